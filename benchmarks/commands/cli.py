@@ -26,11 +26,6 @@ app.add_typer(bench, name="bench")
 bench.command(epilog="Example: foldcam bench gate --device tensorrt --model birds.onnx")(gate)
 
 
-@bench.callback()
-def group() -> None:
-    """Measure what folding costs."""
-
-
 @app.command(epilog="Example: foldcam demo --out demo-output")
 def demo(
     out: Annotated[Path, typer.Option(help="Writes everything into this folder.")] = Path(
@@ -253,7 +248,3 @@ def _add_missing_study(group_app: typer.Typer, command: str) -> None:
 
 
 _add_studies()
-
-
-if __name__ == "__main__":
-    app()

@@ -5,17 +5,20 @@ say nothing. Each carries the hash of the result that it was drawn from."""
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.images.preprocess import Affine, Image
+from foldcam.runtime.model.drawing.overlay import heatmap_on_frame, overlay
+from foldcam.runtime.model.drawing.text import draw_caption
 from foldcam.runtime.system.files import atomic_path
 
-_KEY = "Source"
+SOURCE = "Source"
+"""Where a PNG keeps the hash of the result that it was drawn from."""
 
 
 def new_figure(rows: int, columns: int, **options: Any) -> tuple[Any, Any]:
@@ -37,23 +40,23 @@ def save_figure(figure: Any, path: Path, source: str = "", dpi: int = 100) -> No
     from matplotlib import pyplot
 
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=dpi, metadata={_KEY: source} if source else None)
+        figure.savefig(temporary, dpi=dpi, metadata={SOURCE: source} if source else None)
     pyplot.close(figure)
-
-
-def source_of(path: Path) -> str:
-    """The hash that `save_figure` kept in a PNG; empty where there is none."""
-    data = path.read_bytes()
-    place = 8
-    while place + 8 <= len(data):
-        length, kind = struct.unpack(">I4s", data[place : place + 8])
-        body = data[place + 8 : place + 8 + length]
-        if kind == b"tEXt" and body.startswith(_KEY.encode() + b"\0"):
-            return body.partition(b"\0")[2].decode("latin-1")
-        place += 12 + length
-    return ""
 
 
 def stretched(image: Image, side: int) -> Image:
     """The picture as a square of so many pixels, whatever its proportions."""
     return np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def captioned(image: Image, side: int, caption: str) -> Image:
+    """The picture as a square tile with a caption."""
+    return draw_caption(stretched(image, side), caption)
+
+
+def heated(image: Image, heat: npt.NDArray[np.floating[Any]]) -> Image:
+    """A picture under a map `[h, w]` that covers it and is not negative, scaled by its maximum."""
+    greatest = float(heat.max())
+    scaled = np.asarray(heat / greatest if greatest > 0 else heat, np.float32)
+    size = (image.shape[1], image.shape[0])
+    return overlay(image, heatmap_on_frame(scaled, Affine(1.0, 1.0, 0.0, 0.0), size, size))

@@ -40,9 +40,7 @@ def chosen_network(
     """The network that is named, or one that is trained and kept.
 
     Args:
-        choice: see `NetworkChoice`.
         path: where a trained network is kept; one that is there is taken.
-        progress: called with `(stage, done, total)`.
     """
     if choice.model is not None:
         return load_model(choice.model, choice.weights)

@@ -65,7 +65,7 @@ def peers(
     seed: shared.Seed = 0,
     as_json: flags.Json = False,
 ) -> None:
-    """Time, memory and localization of foldcam, Grad-CAM in torch, and other tools."""
+    """Measure time, memory and localization of foldcam, Grad-CAM in torch, and other tools."""
     from foldcam.benchmarks.studies.peers.report import plot, text_table
     from foldcam.benchmarks.studies.peers.study import PeersOptions, run_peers
     from foldcam.export.commands.progress import ProgressBar
@@ -124,7 +124,7 @@ def scale(
     seed: shared.Seed = 0,
     as_json: flags.Json = False,
 ) -> None:
-    """What folding costs as rows, sizes, batches, cameras and images grow, and where it goes."""
+    """Measure what folding costs as rows, sizes, batches, cameras and images grow."""
     from foldcam.benchmarks.studies.scale.report import plot, text
     from foldcam.benchmarks.studies.scale.study import ScaleOptions, run_scale
     from foldcam.export.commands.progress import ProgressBar
@@ -167,9 +167,8 @@ def ray(
     ] = 16,
     as_json: flags.Json = False,
 ) -> None:
-    """Time of bank building by the number of workers, and equality with the local engine."""
-    from foldcam.benchmarks.studies.ray.report import text_table
-    from foldcam.benchmarks.studies.ray.study import RayOptions, run_ray
+    """Measure bank building by the number of workers, and compare with the local engine's bank."""
+    from foldcam.benchmarks.studies.ray import RayOptions, run_ray, text_table
     from foldcam.export.commands.progress import ProgressBar
 
     check_outputs([Read("--data", data)], [Written("--out", out)])
@@ -207,12 +206,12 @@ def pipeline(
     seed: shared.Seed = 0,
     as_json: flags.Json = False,
 ) -> None:
-    """Frames per second of a whole run over those of the backend alone on the same frames.
+    """Measure the frames per second of a whole run over those of the backend alone.
 
     Exit status 3 if the ratio misses its goal.
     """
     from foldcam.benchmarks.evaluation.documents import write_json
-    from foldcam.benchmarks.studies.pipeline.study import (
+    from foldcam.benchmarks.studies.pipeline import (
         RESULT,
         PipelineOptions,
         run_pipeline_study,
@@ -256,9 +255,8 @@ def int8(
     seed: shared.Seed = 0,
     as_json: flags.Json = False,
 ) -> None:
-    """Three networks on birds and houses, quantized naively and by foldcam: cost and gain."""
-    from foldcam.benchmarks.studies.int8.report import text_table
-    from foldcam.benchmarks.studies.int8.study import Int8Options, run_int8
+    """Quantize three networks naively and by foldcam, and measure what that costs and gains."""
+    from foldcam.benchmarks.studies.int8.study import Int8Options, run_int8, text_table
     from foldcam.benchmarks.studies.int8.subjects import SUBJECTS
     from foldcam.export.commands.progress import ProgressBar
 
@@ -289,7 +287,7 @@ def transfer(
     seed: shared.Seed = 0,
     as_json: flags.Json = False,
 ) -> None:
-    """Which rows, channels, objective, baseline and gradient, on the training half alone."""
+    """Compare rows, channels, objectives, baselines and gradients on the training half alone."""
     from dataclasses import replace
 
     from foldcam.benchmarks.studies.transfer.study import run_transfer_study, text
@@ -338,7 +336,7 @@ def audit(
     seed: shared.Seed = 0,
     as_json: flags.Json = False,
 ) -> None:
-    """Which score finds planted wrong labels in a bank: what `foldcam bank audit` rests on."""
+    """Measure which score finds planted wrong labels, on which `foldcam bank audit` rests."""
     from foldcam.benchmarks.evaluation.documents import provenance, write_json, write_text
     from foldcam.benchmarks.studies.audit import page, try_scores
     from foldcam.export.banks.bank import Bank

@@ -70,8 +70,6 @@ def prove(subject: Subject, out: Path, options: ProofOptions, progress: Progress
     Args:
         subject: what is timed: graphs, or engines with the graphs that they were built from.
         out: folder of `proof.json` and of the slowed graph.
-        options: see `ProofOptions`.
-        progress: called with `(stage, done, total)`.
 
     Returns:
         The document that was written: `passed`, what the extra nodes cost, and every run.

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import struct
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from foldcam.benchmarks.evaluation.figure import source_of
+from foldcam.benchmarks.evaluation.figure import SOURCE
 from foldcam.runtime.system.files import sha256_of_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,6 +48,19 @@ PLOTS: dict[str, tuple[str, Draw]] = {
     "latency.png": ("latency/latency.json", _latency),
 }
 """Picture of `docs/images/` -> stored result, and what draws it."""
+
+
+def source_of(path: Path) -> str:
+    """The hash that `save_figure` kept in a PNG; empty where there is none."""
+    data = path.read_bytes()
+    place = 8
+    while place + 8 <= len(data):
+        length, kind = struct.unpack(">I4s", data[place : place + 8])
+        body = data[place + 8 : place + 8 + length]
+        if kind == b"tEXt" and body.startswith(SOURCE.encode() + b"\0"):
+            return body.partition(b"\0")[2].decode("latin-1")
+        place += 12 + length
+    return ""
 
 
 def stale() -> list[str]:

@@ -12,7 +12,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +28,17 @@ from foldcam.benchmarks.studies import (
     frame,
     gate,
     gpu_proof,
+    pipeline,
     voting,
     workflows,
 )
+from foldcam.benchmarks.studies import ray as scale_out
 from foldcam.benchmarks.studies.architectures.study import RESULT as ARCHITECTURES
 from foldcam.benchmarks.studies.architectures.study import markdown_table as architectures_table
 from foldcam.benchmarks.studies.explanation import report as explanation
-from foldcam.benchmarks.studies.int8 import report as int8
+from foldcam.benchmarks.studies.int8 import study as int8
 from foldcam.benchmarks.studies.peers import report as peers
-from foldcam.benchmarks.studies.pipeline import study as pipeline
-from foldcam.benchmarks.studies.ray import report as scale_out
 from foldcam.benchmarks.studies.reliability import __main__ as reliability
-from foldcam.benchmarks.studies.reliability import report as reliability_report
 from foldcam.benchmarks.studies.scale import report as scale
 from foldcam.benchmarks.studies.transfer import baselines
 from foldcam.runtime.system.files import atomic_path
@@ -76,6 +75,33 @@ _transfer = _reader("transfer/transfer.json")
 _houses = _reader("houses/house-price.json")
 _int8 = _reader("int8/int8.json")
 _overhead = _reader("overhead/overhead.json")
+
+
+def _overhead_setting(document: Mapping[str, Any]) -> str:
+    """What was measured, in one sentence."""
+    width, height = document["input"]
+    views = document["augmentation"]["views_per_image"]
+    return (
+        f"{document['network']}, input {width} x {height}, D = {document['embedding_size']}, "
+        f"{document['images']['train']} training photographs as {views} views of "
+        f"{document['augmentation']['regions_per_view']} regions each; "
+        f"{document['rounds']} interleaved runs of each graph in ONNX Runtime on one thread, "
+        f"plain graph {document['plain_milliseconds']} ms."
+    )
+
+
+def _overhead_probes(document: Mapping[str, Any]) -> str:
+    """Fidelity by the lists that are searched, for the banks that are searched in lists."""
+    heads = ["bank rows", "lists searched", "same row", "same label", "similarity lost"]
+    lines = [
+        [
+            f"{int(count):,}", probes, f"{row['same_row']:.1%}", f"{row['same_label']:.1%}",
+            f"{row['similarity_lost_mean']:.5f}",
+        ]
+        for count, rows in overhead.by_number(document["rows"])
+        for probes, row in overhead.by_number(rows["probes"])
+    ]  # fmt: skip
+    return markdown.table(heads, lines)
 
 
 def _stability() -> str:
@@ -222,7 +248,7 @@ def _reliability_table(name: str) -> Callable[[], str]:
     return _measured(
         f"reliability/{name}.json",
         f"make reliability FULL=1 ONLY={name}",
-        lambda document: reliability_report.markdown_table(name, document),
+        lambda document: reliability.markdown_table(name, document),
     )
 
 
@@ -253,9 +279,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "int8-ladder": lambda: int8.markdown_ladder(_int8()),
     "int8-setting": lambda: int8.setting(_int8()),
     "int8-tried": lambda: int8.markdown_tried(_int8()),
-    "overhead": lambda: overhead.markdown_table(_overhead()),
-    "overhead-setting": lambda: overhead.setting(_overhead()),
-    "overhead-probes": lambda: overhead.markdown_probes(_overhead()),
+    "overhead": lambda: markdown.table(overhead.HEADINGS, overhead.cells(_overhead())),
+    "overhead-setting": lambda: _overhead_setting(_overhead()),
+    "overhead-probes": lambda: _overhead_probes(_overhead()),
     "pipeline": _pipeline(pipeline.markdown_table),
     "pipeline-setting": _pipeline(pipeline.setting),
     "frame": _frame("cpu"),

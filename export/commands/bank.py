@@ -10,7 +10,6 @@ import typer
 from foldcam.export.commands import options as flags
 from foldcam.export.commands.bank_audit import audit
 from foldcam.export.commands.bank_life import merge, print_bank, remove, stats
-from foldcam.export.commands.probes import probes
 from foldcam.runtime.contract.at_stake import Read, Written, check_outputs, network_file
 
 if TYPE_CHECKING:
@@ -20,13 +19,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 group = typer.Typer(no_args_is_help=True)
 app.add_typer(group, name="bank", help="Build, change and inspect banks of training images.")
-# Beside the group: a file of one command has no room for a second.
-app.command(epilog="Example: foldcam probes birds.onnx")(probes)
-
-
-@app.callback()
-def _program() -> None:
-    """With a callback, the group keeps its name even where it is the only command."""
 
 
 @group.command(epilog="Example: foldcam bank build demo --images photos/ --out bank.safetensors")
@@ -283,9 +275,3 @@ group.command(epilog="Example: foldcam bank stats bank.safetensors --map map.png
 group.command(
     epilog="Example: foldcam bank audit bank.safetensors --images photos/ --out audit.html"
 )(audit)
-
-
-if __name__ == "__main__":
-    from foldcam.runtime.system.command import run_app
-
-    run_app(app, "foldcam")

@@ -42,7 +42,3 @@ def check(
         raise typer.BadParameter(str(error)) from None
     report = check_model(model, targets)
     print_report(report.document(), report_text(report), as_json, report.passed)
-
-
-if __name__ == "__main__":
-    app()

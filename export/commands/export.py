@@ -24,12 +24,20 @@ from foldcam.runtime.system.errors import FoldcamError
 
 app = typer.Typer(no_args_is_help=True)
 
+# Parameters that are about training images.
+_OF_IMAGES = (
+    "split", "objective", "continuous", "log", "channels", "grad_weights", "baseline", "head",
+    "bank_input", "query", "transfer", "singletons", "search", "compress", "bank_precision",
+    "bank", "calibrate_unknown", "gallery",
+)  # fmt: skip
+
 
 @app.command(
     epilog="Examples: foldcam export demo --images CUB_200_2011 --out birds.onnx; "
     "foldcam export resnet.onnx --classes imagenet.txt --out classes.onnx",
 )
 def export(
+    context: typer.Context,
     model: Annotated[
         str,
         typer.Argument(
@@ -178,27 +186,7 @@ def export(
     )
     keep_network("--out", out)
     if images is None:
-        of_images = {
-            "--split": split != "train",
-            "--objective": objective is not None,
-            "--continuous": continuous,
-            "--log": log,
-            "--channels": channels != "all",
-            "--grad-weights": own is not None,
-            "--baseline": options.baseline is not None,
-            "--head": head_rule != "exact",
-            "--bank-input": bank_input,
-            "--query": query,
-            "--transfer": transfer != 1,
-            "--singletons": singletons != "refuse",
-            "--search": search != "auto",
-            "--compress": compress != "none",
-            "--bank-precision": bank_precision != "auto",
-            "--bank": bank is not None,
-            "--calibrate-unknown": calibrate_unknown is not None,
-            "--gallery": gallery,
-        }
-        refuse_without_images([flag for flag, given in of_images.items() if given])
+        refuse_without_images(flags.given(context, _OF_IMAGES))
         place = flags.device_of(device)
         with flags.stdout_kept():
             loaded, recipe = flags.network_of(model, weights, output, place, **look)
@@ -258,7 +246,3 @@ def export(
                     f"threshold can still give it: {error}"
                 ) from error
     report_export(report, dataset, bank, chosen, as_json=as_json)
-
-
-if __name__ == "__main__":
-    app()

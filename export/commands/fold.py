@@ -186,9 +186,3 @@ def fold(
         )
     lines += [f"  note: {note}" for note in notes]
     print_report(summary, "\n".join([*lines, f"Next: foldcam verify {out} --images DATA"]), as_json)
-
-
-if __name__ == "__main__":
-    from foldcam.runtime.system.command import run_app
-
-    run_app(app, "foldcam")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -235,6 +235,15 @@ def choice(flag: str, value: str, choices: tuple[Choice, ...]) -> Choice:
     raise typer.BadParameter(f"{flag} {value!r} is not one of {', '.join(choices)}.")
 
 
+def given(context: typer.Context, names: Iterable[str]) -> list[str]:
+    """The flags of these parameters that are on the command line."""
+    return [
+        f"--{name.replace('_', '-')}"
+        for name in names
+        if str(context.get_parameter_source(name)).endswith("COMMANDLINE")
+    ]
+
+
 def check_image_flags(resize: str | None, color: str | None) -> None:
     """Wrong usage for a resize rule or a colour order that does not exist."""
     from foldcam.runtime.images.preprocess import COLOR_ORDERS, RESIZE_RULES
@@ -288,17 +297,19 @@ def heatmap_size_of(text: str) -> HeatmapSize:
     """`native`, `input`, or WIDTHxHEIGHT as `(height, width)`; wrong usage otherwise."""
     if text in ("native", "input"):
         return "native" if text == "native" else "input"
-    width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit()):
-        raise typer.BadParameter(f"--heatmap-size {text!r} is not native, input or WIDTHxHEIGHT.")
-    return int(height), int(width)
+    width, height = _sides(text, f"--heatmap-size {text!r} is not native, input or WIDTHxHEIGHT.")
+    return height, width
 
 
 def frame_of(text: str) -> tuple[int, int]:
     """WIDTHxHEIGHT as `(width, height)`; wrong usage otherwise."""
+    return _sides(text, f"--frame {text!r} is not WIDTHxHEIGHT, such as 1280x720.")
+
+
+def _sides(text: str, problem: str) -> tuple[int, int]:
     width, _, height = text.lower().partition("x")
     if not all(side.isascii() and side.isdigit() and len(side) < 7 for side in (width, height)):
-        raise typer.BadParameter(f"--frame {text!r} is not WIDTHxHEIGHT, such as 1280x720.")
+        raise typer.BadParameter(problem)
     return int(width), int(height)
 
 

@@ -97,7 +97,3 @@ def threshold(
     if len(report.skipped) > 10:
         lines.append(f"skipped {len(report.skipped) - 10} more images")
     print_report(report.document(), "\n".join(lines), as_json)
-
-
-if __name__ == "__main__":
-    app()

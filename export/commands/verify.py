@@ -226,9 +226,3 @@ def _pair_lines(pair: PairReport, *, own_bank: bool, classifier: bool) -> list[s
             "worst"
         )
     return [*lines, f"  worst image          {pair.worst_image}"]
-
-
-if __name__ == "__main__":
-    from foldcam.runtime.system.command import run_app
-
-    run_app(app, "foldcam")

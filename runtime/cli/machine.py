@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module, metadata, util
 from pathlib import Path
 
@@ -19,6 +20,17 @@ Status = str
 OK, MISSING, OPTIONAL, WRONG = "ok", "missing", "optional", "wrong"
 
 _L4T_RELEASE = Path("/etc/nv_tegra_release")
+# Module, distribution, and what to do where it is wanted and missing.
+_OPTIONAL_MODULES = (
+    ("tensorrt", "tensorrt", "comes with JetPack; elsewhere: pip install tensorrt"),
+    ("tensorrt_rtx", "tensorrt_rtx", "for RTX cards: pip install 'foldcam[rtx]'"),
+    (
+        "cuda",
+        "cuda-bindings",
+        "for TensorRT: pip install 'cuda-bindings==12.*' on JetPack 6, 13.* on JetPack 7",
+    ),
+    ("pycuda", "pycuda", "not needed where cuda-bindings is"),
+)
 
 
 @dataclass(frozen=True)
@@ -40,16 +52,13 @@ def diagnose(model: Path | None = None) -> list[Check]:
         model: a folded model or engine; None takes the one that a run takes.
     """
     checks: list[Check] = []
-
-    def probes() -> list[Check]:
-        return _model(model)
-
-    for look in (
-        _python, _machine, _numpy, _opencv, _onnxruntime, _tensorrt, _cuda_bindings, _cameras,
-        _display, probes,
-    ):  # fmt: skip
-        checks.extend(_guarded(look))
-    return checks
+    for look in (_python, _machine, _numpy, _opencv, _onnxruntime):
+        checks += _guarded(look.__name__, look)
+    for module, name, advice in _OPTIONAL_MODULES:
+        checks += _guarded(name, partial(_optional_module, module, name, advice))
+    checks += _guarded("cameras", _cameras)
+    checks += _guarded("display", _display)
+    return [*checks, *_guarded("probes", partial(_model, model))]
 
 
 def diagnose_source(uri: str) -> list[Check]:
@@ -82,22 +91,17 @@ def diagnosis_text(checks: list[Check]) -> str:
     return "\n".join(lines)
 
 
-def _guarded(look: Callable[[], list[Check]]) -> list[Check]:
+def _guarded(name: str, look: Callable[[], list[Check]]) -> list[Check]:
     try:
         return look()
     except Exception as error:  # a broken installation is just what a doctor meets
         reason = shorten(f"{type(error).__name__}: {error}".splitlines()[0], 200)
-        return [Check(look.__name__.strip("_"), MISSING, f"installed but broken ({reason})")]
+        return [Check(name.strip("_"), MISSING, f"installed but broken ({reason})")]
 
 
 def _python() -> list[Check]:
     found = f"{platform.python_version()} ({sys.executable})"
-    good = sys.version_info >= (3, 10)
-    advice = "" if good else "foldcam needs Python 3.10 or later"
-    return [
-        Check("foldcam", OK, version()),
-        Check("python", OK if good else MISSING, found, advice),
-    ]
+    return [Check("foldcam", OK, version()), Check("python", OK, found)]
 
 
 def _machine() -> list[Check]:
@@ -162,36 +166,15 @@ def _onnxruntime() -> list[Check]:
     return [Check("onnxruntime", OK, f"{onnxruntime.__version__} ({providers})")]
 
 
-def _tensorrt() -> list[Check]:
-    checks: list[Check] = []
-    for name, advice in (
-        ("tensorrt", "comes with JetPack; elsewhere: pip install tensorrt"),
-        ("tensorrt_rtx", "for RTX cards: pip install 'foldcam[rtx]'"),
-    ):
-        checks.append(_optional_module(name, name, advice))
-    return checks
-
-
-def _cuda_bindings() -> list[Check]:
-    return [
-        _optional_module(
-            "cuda",
-            "cuda-bindings",
-            "for TensorRT: pip install 'cuda-bindings==12.*' on JetPack 6, 13.* on JetPack 7",
-        ),
-        _optional_module("pycuda", "pycuda", "not needed where cuda-bindings is"),
-    ]
-
-
-def _optional_module(module: str, name: str, advice: str) -> Check:
+def _optional_module(module: str, name: str, advice: str) -> list[Check]:
     if not _present(module):
-        return Check(name, OPTIONAL, "not installed", advice)
+        return [Check(name, OPTIONAL, "not installed", advice)]
     try:
         found = metadata.version(name)
     except metadata.PackageNotFoundError:
         # Asked of the module only now: importing TensorRT takes seconds.
         found = str(getattr(import_module(module), "__version__", "version unknown"))
-    return Check(name, OK, found)
+    return [Check(name, OK, found)]
 
 
 def _cameras() -> list[Check]:

@@ -212,7 +212,7 @@ def init(
 
     Example: runtime config init foldcam.toml
     """
-    from foldcam.runtime.pipeline.config.dumping import commented_file
+    from foldcam.runtime.pipeline.config.loading import commented_file
     from foldcam.runtime.system.files import atomic_path
 
     if file == "-":
@@ -241,7 +241,7 @@ def check(
     Example: runtime config check foldcam.toml
     """
     from foldcam.runtime.pipeline.config import load_config
-    from foldcam.runtime.pipeline.config.dumping import public_document
+    from foldcam.runtime.pipeline.config.loading import public_document
 
     loaded = load_config(file)
     text = (

@@ -80,15 +80,15 @@ class OutputOptions:
     )
     webhook: str | None = key(
         None,
-        "Posts each JSON line to this web address, https:// or http://; default: to none.",
+        "Posts each JSON line to this web address, https:// or http:// (default: none).",
         "--webhook",
         '"https://example.org/hooks/door"',
         secret=True,
     )
     webhook_token_file: str | None = key(
         None,
-        "The file whose first line is sent to the webhook as a bearer token; default: the "
-        "environment variable FOLDCAM_WEBHOOK_TOKEN, if it is set.",
+        "Sends the first line of this file to the webhook as a bearer token (default: the "
+        "environment variable FOLDCAM_WEBHOOK_TOKEN, if it is set).",
         "--webhook-token-file",
         '"webhook-token.txt"',
     )

@@ -6,8 +6,12 @@ import json
 
 import pytest
 
-from foldcam.benchmarks.studies.architectures.parity import try_architecture
-from foldcam.benchmarks.studies.architectures.study import RESULT, failed, markdown_table
+from foldcam.benchmarks.studies.architectures.study import (
+    RESULT,
+    failed,
+    markdown_table,
+    try_architecture,
+)
 from foldcam.benchmarks.studies.tables import RESULTS
 
 pytest.importorskip("transformers", reason="needs transformers: pip install foldcam[dev]")

@@ -8,12 +8,13 @@ import signal
 
 import pytest
 
-from foldcam.benchmarks.studies.reliability import mutations, originals, sound
+from foldcam.benchmarks.studies.reliability import kills as sound
+from foldcam.benchmarks.studies.reliability import mutations, originals
 from foldcam.benchmarks.studies.reliability.mutants import mutated_bytes, mutated_json, mutated_text
 from foldcam.runtime.images.files import write_image
 from foldcam.runtime.pipeline.config import config_from
 from foldcam.runtime.pipeline.config.flags import event_table
-from foldcam.runtime.pipeline.config.toml_file import parse_toml
+from foldcam.runtime.pipeline.config.loading import parse_toml
 from foldcam.runtime.sinks.mqtt import parse_broker
 
 

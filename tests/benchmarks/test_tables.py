@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from foldcam.benchmarks.evaluation.figure import new_figure, save_figure, source_of
+from foldcam.benchmarks.evaluation.figure import new_figure, save_figure
 from foldcam.benchmarks.studies import tables
-from foldcam.benchmarks.studies.plots import PLOTS, stale
+from foldcam.benchmarks.studies.plots import PLOTS, source_of, stale
 from foldcam.benchmarks.studies.tables import RESULTS, ROOT, documents, rewritten
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from foldcam.benchmarks.studies.explanation import networks
-from foldcam.benchmarks.studies.explanation.packages import WHEELS, imported, read_member
+from foldcam.benchmarks.studies.explanation.networks import WHEELS, imported, read_member
 from foldcam.runtime.system.errors import FoldcamError
 
 _TOKENS = "/backbone/layernorm/Add_1_output_0"

@@ -56,13 +56,13 @@ def test_the_demo_network_calibrates_passes_and_is_accepted(foldcam, demo, birds
     assert out.stat().st_size < 0.45 * demo.stat().st_size
     assert foldcam("check", out, "--target", "jetpack-6.2")[0] == 0
     pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx: foldcam[rtx]")
-    from foldcam.benchmarks.studies.architectures.rtx import build_error
+    from foldcam.benchmarks.studies.architectures.study import build_error
 
     assert build_error(out.read_bytes()) is None
 
 
 def test_naive_quantization_of_the_same_network_fails_the_gate(demo, birds):
-    from foldcam.benchmarks.studies.int8.naive import quantize_naively
+    from foldcam.benchmarks.studies.int8.subjects import quantize_naively
     from foldcam.calibrate.quality import Gate
     from foldcam.calibrate.selection import read_pictures, select
     from foldcam.calibrate.source import read_source

@@ -8,14 +8,15 @@ import shutil
 import pytest
 
 from foldcam.benchmarks.studies.int8 import study
-from foldcam.benchmarks.studies.int8.report import (
+from foldcam.benchmarks.studies.int8.study import (
+    Int8Options,
     markdown_ladder,
     markdown_table,
     markdown_tried,
+    run_int8,
     setting,
     text_table,
 )
-from foldcam.benchmarks.studies.int8.study import Int8Options, run_int8
 from foldcam.benchmarks.studies.int8.subjects import SUBJECTS, Subject
 from foldcam.benchmarks.studies.tables import RESULTS
 

@@ -135,7 +135,7 @@ def _check_builds(made):
 @pytest.mark.parametrize("name", ["ResNet", "ViT", "Swin"])
 def test_residual_networks_and_transformers_build_and_stay_near(name, tmp_path, monkeypatch):
     pytest.importorskip("transformers", reason="needs transformers: foldcam[dev]")
-    from foldcam.benchmarks.studies.architectures import parity
+    from foldcam.benchmarks.studies.architectures import study as parity
     from foldcam.benchmarks.studies.architectures.zoo import architectures
     from foldcam.calibrate.quality import Damage
     from foldcam.calibrate.statistics import gather

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from foldcam.runtime.cli.foldcam import GROUP, gather
 from foldcam.runtime.cli.runtime import app as runtime
-from foldcam.runtime.pipeline.config.toml_file import tomllib
+from foldcam.runtime.pipeline.config.loading import tomllib
 from foldcam.runtime.system.command import run_app
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
-from foldcam.benchmarks.studies.reliability.file_mutants import mutated_safetensors
+from foldcam.benchmarks.studies.reliability.mutants import mutated_safetensors
 from foldcam.export.banks.bank import Bank, BankOutcome, BankSource
 from foldcam.export.commands.bank import app
 from foldcam.runtime.contract.schema import LabelRun, Origin

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from foldcam.benchmarks.evaluation.figure import stretched
+from foldcam.benchmarks.evaluation.figure import captioned
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.model.drawing.overlay import heatmap_on_frame, overlay
 from foldcam.runtime.model.drawing.text import draw_caption
@@ -88,6 +88,6 @@ def _pair(picture: Picture) -> Image:
         thickness = max(2, min(picture.image.shape[:2]) // 120)
         cv2.rectangle(shown, (x0, y0), (x1 - 1, y1 - 1), _BOX_COLOR, thickness)
     share = "not in the picture" if picture.share is None else f"{picture.share:.0%} of heat in box"
-    left = draw_caption(stretched(picture.image, _TILE), share)
-    right = draw_caption(stretched(shown, _TILE), picture.caption)
+    left = captioned(picture.image, _TILE, share)
+    right = captioned(shown, _TILE, picture.caption)
     return np.hstack([left, right])

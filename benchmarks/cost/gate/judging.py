@@ -25,8 +25,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from foldcam.benchmarks.cost.gate.machine import Baseline, Device, class_of, library_versions
-from foldcam.benchmarks.cost.gate.measure import OVER_BASE, measured
+from foldcam.benchmarks.cost.gate.machine import Baseline, class_of, library_versions
+from foldcam.benchmarks.cost.gate.measure import OVER_BASE, Timing, measured
 from foldcam.benchmarks.cost.gate.subject import Subject
 from foldcam.benchmarks.evaluation.documents import provenance
 from foldcam.runtime.system.errors import FoldcamError
@@ -107,33 +107,22 @@ _SAME_SPEED = 0.1
 
 
 @dataclass(frozen=True)
-class GateOptions:
+class GateOptions(Timing):
     """How a figure is measured and how far it may rise."""
 
-    device: Device = "cpu"  # `cpu` or `cuda`, or `tensorrt` or `rtx`, which run engines
-    repeats: int = 10  # times that everything is opened again
-    rounds: int = 60  # paired runs in each
     margin: float = 0.025  # of the ratios
     tail_margin: float = 0.5  # of p99 over p50, relative to the plain graph's
     absolute_margin: float = 0.15  # of the milliseconds
-    seed: int = 0  # of images and orders
-    # megahertz that the GPU is locked at; None takes the target that it says itself
-    clock: float | None = None
-    any_clock: bool = False  # whether to measure whatever the clocks are
 
 
 def measure_subject(subject: Subject, options: GateOptions) -> dict[str, Any]:
     """Everything that a baseline keeps of a run."""
     bound_rank(options.repeats)
-    found = measured(
-        subject, options.repeats, options.rounds, options.device, options.seed,
-        options.clock, options.any_clock,
-    )  # fmt: skip
     return {
         "subject": subject.title,
         "device": options.device,
         "versions": library_versions(options.device),
-        **found,
+        **measured(subject, options),
         **provenance(),
     }
 

@@ -51,7 +51,6 @@ def class_of(device: str, machine: Mapping[str, Any], versions: Mapping[str, str
     """The class of a machine by its facts.
 
     Args:
-        device: of `DEVICES`.
         machine: as `machine_facts`, with `power_limit_watts` where it is known.
     """
     hardware = machine.get("processor") if device == "cpu" else machine.get("gpu")

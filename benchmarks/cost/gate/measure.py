@@ -2,7 +2,7 @@
 
     python -m foldcam.benchmarks.cost.gate.measure PLAN
 
-where PLAN is a JSON document (the arguments of `measured`), prints one JSON document: for each
+where PLAN is a JSON document (what `measured` is given), prints one JSON document: for each
 repeat the median ratios, what the machine was, and its clocks; or the `problem` that ended it.
 """
 
@@ -17,14 +17,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.benchmarks.cost.gate.machine import FLAVOURS, machine_now
+from foldcam.benchmarks.cost.gate.machine import FLAVOURS, Device, machine_now
 from foldcam.benchmarks.cost.gate.subject import (
     BASE,
     BASE_FOLDED,
@@ -102,22 +102,21 @@ OVER_BASE = "folded_over_base"
 _WARM_UP = 5
 
 
-def measured(
-    subject: Subject,
-    repeats: int,
-    rounds: int,
-    device: str,
-    seed: int = 0,
-    clock: float | None = None,
-    any_clock: bool = False,
-) -> dict[str, Any]:
-    """Time graphs against each other in a fresh process.
+@dataclass(frozen=True)
+class Timing:
+    """How graphs are timed against each other."""
 
-    Args:
-        rounds: paired runs in each repeat.
-        device: `cpu` (one thread, on one processor), `cuda`, `tensorrt` or `rtx`.
-        clock: megahertz that the GPU is locked at; None takes the target that it says itself.
-        any_clock: whether to measure whatever the clocks are.
+    device: Device = "cpu"  # `cpu` (one thread, on one processor), `cuda`, `tensorrt` or `rtx`
+    repeats: int = 10  # times that everything is opened again
+    rounds: int = 60  # paired runs in each
+    seed: int = 0  # of images and orders
+    # megahertz that the GPU is locked at; None takes the target that it says itself
+    clock: float | None = None
+    any_clock: bool = False  # whether to measure whatever the clocks are
+
+
+def measured(subject: Subject, timing: Timing) -> dict[str, Any]:
+    """Time graphs against each other in a fresh process.
 
     Returns:
         `figures` (name -> one number per repeat), `base_figures` where a base is measured along,
@@ -126,12 +125,7 @@ def measured(
     plan = {
         "files": {name: str(path) for name, path in subject.files.items()},
         "graphs": {name: str(path) for name, path in subject.graphs.items()},
-        "repeats": repeats,
-        "rounds": rounds,
-        "device": device,
-        "seed": seed,
-        "clock": clock,
-        "any_clock": any_clock,
+        "timing": {each.name: getattr(timing, each.name) for each in fields(Timing)},
     }
     command = [sys.executable, "-m", "foldcam.benchmarks.cost.gate.measure", json.dumps(plan)]
     # NumPy's library reads it when it is loaded; the probes are to run on one thread, too.
@@ -146,16 +140,9 @@ def measured(
     return found
 
 
-def measure(
-    subject: Subject,
-    repeats: int,
-    rounds: int,
-    device: str,
-    seed: int,
-    clock: float | None,
-    any_clock: bool,
-) -> dict[str, Any]:
+def measure(subject: Subject, timing: Timing) -> dict[str, Any]:
     """As `measured`, in this process, which is bound to one processor for it on a CPU."""
+    device = timing.device
     facts = machine_now(device)
     if device == "cpu":
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -166,15 +153,15 @@ def measure(
     # Counters of events are compared with what they were before.
     clocks = [clocks_now(device)]
     gc.disable()
-    for repeat in range(repeats):
+    for repeat in range(timing.repeats):
         with ExitStack() as stack:
-            runs = opened(subject, device, seed, stack)
-            seconds = interleaved_runs(runs, rounds, seed + repeat, _WARM_UP)
+            runs = opened(subject, device, timing.seed, stack)
+            seconds = interleaved_runs(runs, timing.rounds, timing.seed + repeat, _WARM_UP)
             clocks.append(clocks_now(device, runs[FOLDED]))
             del runs
         gc.collect()
-        if not any_clock:
-            check_clocks(clocks, clock, facts, f"{repeat + 1} of {repeats}")
+        if not timing.any_clock:
+            check_clocks(clocks, timing.clock, facts, f"{repeat + 1} of {timing.repeats}")
         probes = speed()
         own = {name: each for name, each in seconds.items() if not name.startswith(BASE)}
         _keep(figures, {**_figures(own, device), **probes})
@@ -193,8 +180,8 @@ def measure(
         **({"base_figures": base} if base else {}),
         "machine": facts,
         "clocks": [each.document() for each in clocks],
-        "repeats": repeats,
-        "rounds": rounds,
+        "repeats": timing.repeats,
+        "rounds": timing.rounds,
     }
 
 
@@ -324,10 +311,10 @@ def _image(sizes: list[int], dtype: str, generator: np.random.Generator) -> npt.
 def _main(text: str) -> dict[str, Any]:
     plan = json.loads(text)
     files, graphs = (
-        {name: Path(path) for name, path in plan.pop(key).items()} for key in ("files", "graphs")
+        {name: Path(path) for name, path in plan[key].items()} for key in ("files", "graphs")
     )
     try:
-        return measure(Subject("", files, graphs), **plan)
+        return measure(Subject("", files, graphs), Timing(**plan["timing"]))
     except FoldcamError as error:
         return {"problem": str(error)}
 

@@ -86,8 +86,6 @@ def run_gpu(out: Path, options: GpuOptions, progress: Progress) -> dict[str, Any
 
     Args:
         out: folder of `gpu.json`, which is written after each network and batch.
-        options: see `GpuOptions`.
-        progress: called with `(stage, done, total)`.
 
     Returns:
         The document: under `cases` for each network, precision and batch the median

@@ -60,7 +60,6 @@ def augmented_rows(
 
     Args:
         network: the cut network; its head pools by the mean and is linear.
-        progress: called with `(stage, done, total)`.
     """
     on_progress = progress or (lambda *_: None)
     key = _fingerprint(network, preprocessing, samples, seed)

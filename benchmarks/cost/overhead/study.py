@@ -17,7 +17,6 @@ from foldcam.benchmarks.cost.overhead.quality import (
     unit_embeddings,
 )
 from foldcam.benchmarks.cost.overhead.rows import REGIONS, augmented_rows
-from foldcam.benchmarks.evaluation import markdown
 from foldcam.benchmarks.evaluation.documents import Progress, provenance, write_json
 from foldcam.benchmarks.evaluation.graphs import (
     NetworkChoice,
@@ -72,8 +71,6 @@ def run_overhead(
         data: a CUB-200-2011 folder, or a CSV with boxes; as `evaluate localization`.
         out: folder of results: `overhead.json`, the graphs, and the rows made on the way, from
             which a later call goes on.
-        options: see `OverheadOptions`.
-        progress: called with `(stage, done, total)`.
     """
     training, testing = split_samples(data, options.seed)
     choice = options.network
@@ -237,7 +234,7 @@ def _storage(contract: Contract) -> dict[str, Any]:
     }
 
 
-_HEADINGS = (
+HEADINGS = (
     "bank rows",
     "search",
     "time / plain graph ↓",
@@ -249,44 +246,13 @@ _HEADINGS = (
 )
 
 
-def markdown_table(document: Mapping[str, Any]) -> str:
-    """One line per bank size."""
-    return markdown.table(_HEADINGS, _cells(document))
-
-
-def setting(document: Mapping[str, Any]) -> str:
-    """What was measured, in one sentence."""
-    width, height = document["input"]
-    views = document["augmentation"]["views_per_image"]
-    return (
-        f"{document['network']}, input {width} x {height}, D = {document['embedding_size']}, "
-        f"{document['images']['train']} training photographs as {views} views of "
-        f"{document['augmentation']['regions_per_view']} regions each; "
-        f"{document['rounds']} interleaved runs of each graph in ONNX Runtime on one thread, "
-        f"plain graph {document['plain_milliseconds']} ms."
-    )
-
-
-def markdown_probes(document: Mapping[str, Any]) -> str:
-    """Fidelity by the lists that are searched, for the banks that are searched in lists."""
-    heads = ["bank rows", "lists searched", "same row", "same label", "similarity lost"]
-    lines = [
-        [
-            f"{int(count):,}", probes, f"{row['same_row']:.1%}", f"{row['same_label']:.1%}",
-            f"{row['similarity_lost_mean']:.5f}",
-        ]
-        for count, rows in _by_number(document["rows"])
-        for probes, row in _by_number(rows["probes"])
-    ]  # fmt: skip
-    return markdown.table(heads, lines)
-
-
 def text_table(document: Mapping[str, Any]) -> str:
     """The same for a terminal."""
-    return "\n".join(aligned([_HEADINGS, *_cells(document)]))
+    return "\n".join(aligned([HEADINGS, *cells(document)]))
 
 
-def _cells(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def cells(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """One line per bank size, under `HEADINGS`."""
     return [
         (
             f"{int(count):,}",
@@ -298,11 +264,11 @@ def _cells(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
             _lost(row["grid_pointing_lost"]),
             f"{row['same_row']:.1%}",
         )
-        for count, row in _by_number(document["rows"])
+        for count, row in by_number(document["rows"])
     ]
 
 
-def _by_number(table: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def by_number(table: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Stored results are sorted by name, and 10000 comes before 300 there."""
     return sorted(table.items(), key=lambda item: int(item[0]))
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from foldcam.benchmarks.evaluation.explanation.subject import BATCH, Subject, View
-from foldcam.benchmarks.evaluation.localization.geometry import resize_bilinear
+from foldcam.benchmarks.evaluation.localization.metrics import resize_bilinear
 from foldcam.benchmarks.evaluation.localization.perturbation import (
     CellBlur,
     Cells,
@@ -83,11 +83,7 @@ CONTROLS = ("own", "other", "shifted")
 
 
 def blank_maps(maps: Floats, evidence: bool) -> npt.NDArray[np.bool_]:
-    """`bool [N]`: maps `[N, h, w]` that name no cell.
-
-    Args:
-        evidence: see `Method`.
-    """
+    """`bool [N]`: maps `[N, h, w]` that name no cell."""
     flat = maps.reshape(len(maps), -1)
     return np.asarray(flat.max(axis=1) <= (0 if evidence else flat.min(axis=1)))
 
@@ -99,7 +95,6 @@ def ranks_of(
 
     Args:
         maps: `[N, h, w]` of one method.
-        evidence: see `Method`.
         shape: the grid that is ranked, where it is another than the map's.
 
     Returns:

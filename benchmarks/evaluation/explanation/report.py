@@ -18,11 +18,11 @@ from foldcam.benchmarks.evaluation.bootstrap import (
 )
 from foldcam.benchmarks.evaluation.documents import interval_document, write_json, write_text
 from foldcam.benchmarks.evaluation.explanation.damage import CONTROLS, SCORES, SHARES, Damage
+from foldcam.benchmarks.evaluation.figure import heated
 from foldcam.benchmarks.evaluation.localization.perturbation import CurvePool, PerturbationCurves
 from foldcam.runtime.contract.explanation import FEW_CELLS
-from foldcam.runtime.images.preprocess import Affine, Image
+from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.images.small import fitted
-from foldcam.runtime.model.drawing.overlay import heatmap_on_frame, overlay
 from foldcam.runtime.model.drawing.text import draw_caption
 
 Doubles = npt.NDArray[np.float64]
@@ -136,57 +136,39 @@ _STEP = percent(HEADLINE)
 
 
 class Column(NamedTuple):
-    """A column of the tables.
-
-    Attributes:
-        short: two lines of it for a terminal, None where it is not shown there.
-    """
+    """A column of the tables."""
 
     heading: str
-    short: tuple[str, str] | None
-    path: tuple[str, ...]
+    short: str  # two lines of it for a terminal, empty where it is not shown there
+    path: str  # where its intervals lie: the part of the document, and the keys below a method
     form: str
 
 
-_PICTURE, _ON_MAP = ("picture", _STEP), ("on_feature_map", _STEP)
 COLUMNS = (
-    Column("contrast lost", ("contrast", "lost"), (*_PICTURE, "contrast_lost", "own"), "+.3f"),
+    Column("contrast lost", "contrast/lost", "picture.20.contrast_lost.own", "+.3f"),
+    Column("minus another's map", "minus/other's", "picture.20.contrast_lost.minus_other", "+.3f"),
     Column(
-        "minus another's map",
-        ("minus", "other's"),
-        (*_PICTURE, "contrast_lost", "minus_other"),
-        "+.3f",
+        "minus its map shifted", "minus/shifted", "picture.20.contrast_lost.minus_shifted", "+.3f"
     ),
-    Column(
-        "minus its map shifted",
-        ("minus", "shifted"),
-        (*_PICTURE, "contrast_lost", "minus_shifted"),
-        "+.3f",
-    ),
-    Column("labels lost", ("labels", "lost"), (*_PICTURE, "label_lost", "own"), ".0%"),
-    Column("by another's map", ("by", "other's"), (*_PICTURE, "label_lost", "other"), ".0%"),
-    Column("by its map shifted", ("by", "shifted"), (*_PICTURE, "label_lost", "shifted"), ".0%"),
-    Column("margin lost", None, (*_PICTURE, "margin_lost", "own"), "+.3f"),
+    Column("labels lost", "labels/lost", "picture.20.label_lost.own", ".0%"),
+    Column("by another's map", "by/other's", "picture.20.label_lost.other", ".0%"),
+    Column("by its map shifted", "by/shifted", "picture.20.label_lost.shifted", ".0%"),
+    Column("margin lost", "", "picture.20.margin_lost.own", "+.3f"),
     Column(
         "margin: minus another's map",
-        ("margin:", "-other's"),
-        (*_PICTURE, "margin_lost", "minus_other"),
+        "margin:/-other's",
+        "picture.20.margin_lost.minus_other",
         "+.3f",
     ),
-    Column(
-        "on the feature map: contrast lost",
-        None,
-        (*_ON_MAP, "contrast_lost", "own"),
-        "+.3f",
-    ),
+    Column("on the feature map: contrast lost", "", "on_feature_map.20.contrast_lost.own", "+.3f"),
     Column(
         "on the feature map: minus another's",
-        ("on map:", "-other's"),
-        (*_ON_MAP, "contrast_lost", "minus_other"),
+        "on map:/-other's",
+        "on_feature_map.20.contrast_lost.minus_other",
         "+.3f",
     ),
-    Column("insertion", ("inser-", "tion"), ("curves", "insertion"), ".3f"),
-    Column("deletion", ("dele-", "tion"), ("curves", "deletion"), ".3f"),
+    Column("insertion", "inser-/tion", "curves.insertion", ".3f"),
+    Column("deletion", "dele-/tion", "curves.deletion", ".3f"),
 )
 
 
@@ -279,9 +261,9 @@ def notes_of(document: Mapping[str, Any], obstacle: str | None) -> list[str]:
 
 def text_table(document: Mapping[str, Any]) -> str:
     """One line for each method, the hottest fifth hidden, for a terminal."""
-    shown = [column for column in COLUMNS if column.short is not None]
+    shown = [column for column in COLUMNS if column.short]
     width = max(map(len, document["methods"])) + 1
-    heads = [[column.short[line] for column in shown if column.short] for line in (0, 1)]
+    heads = list(zip(*(column.short.split("/") for column in shown), strict=True))
     rows = [("", [*heads[0], "blank"]), ("", [*heads[1], "maps"])]
     for name in document["methods"]:
         cells = [_number(_value(document, name, column), column.form) for column in shown]
@@ -312,7 +294,7 @@ def write_results(out: Path, document: Mapping[str, Any]) -> None:
 
 def _value(document: Mapping[str, Any], name: str, column: Column) -> Mapping[str, float] | None:
     """The interval of a method in a column, None where it was not measured."""
-    first, *rest = column.path
+    first, *rest = column.path.split(".")
     found = (document[first] or {}).get(name)
     for key in rest:
         found = None if found is None else found.get(key)
@@ -335,14 +317,9 @@ def contact_sheet(shown: Sequence[Shown]) -> Image:
 def _row(shown: Shown) -> Image:
     picture = fitted(shown.image, _TILE, _TILE, enlarge=True)
     tiles = [draw_caption(picture, shown.caption)]
-    height, width = picture.shape[:2]
     for name, heat in shown.maps.items():
         low = 0.0 if name in shown.evidence else float(heat.min())
         positive = np.maximum(heat - low, 0)
-        greatest = float(positive.max())
-        scaled = positive / greatest if greatest > 0 else positive
-        frame = (width, height)
-        painted = heatmap_on_frame(scaled, Affine(1.0, 1.0, 0.0, 0.0), frame, frame)
-        caption = name if greatest > 0 else f"{name}: blank"
-        tiles.append(draw_caption(overlay(picture, painted), caption))
+        caption = name if positive.max() > 0 else f"{name}: blank"
+        tiles.append(draw_caption(heated(picture, positive), caption))
     return np.hstack(tiles)

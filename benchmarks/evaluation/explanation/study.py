@@ -78,12 +78,7 @@ class Explanation:
 def run_explanation(
     loaded: LoadedModel, parts: Parts, options: ExplanationOptions, progress: Progress
 ) -> Explanation:
-    """Export the network, ask every method for its maps, and hide what they call hot.
-
-    Args:
-        options: see `ExplanationOptions`.
-        progress: called with `(stage, done, total)`.
-    """
+    """Export the network, ask every method for its maps, and hide what they call hot."""
     started = time.monotonic()
     recipe = options.preprocessing or loaded.preprocessing
     with (

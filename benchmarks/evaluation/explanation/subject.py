@@ -51,9 +51,6 @@ class Subject:
 
     Args:
         layer: name of its feature map, None to find it.
-        head_rule, grad_weights: see `export_model`.
-        baseline: see `FoldOptions`.
-        progress: called with `(stage, done, total)`.
 
     Attributes:
         mean_map: `float32 [K, h, w]`, the mean feature map of training images.

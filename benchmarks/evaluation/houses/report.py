@@ -12,7 +12,7 @@ import numpy as np
 
 from foldcam.benchmarks.evaluation import markdown
 from foldcam.benchmarks.evaluation.documents import write_json, write_text
-from foldcam.benchmarks.evaluation.figure import new_figure, save_figure, stretched
+from foldcam.benchmarks.evaluation.figure import captioned, new_figure, save_figure
 from foldcam.benchmarks.evaluation.houses.estimates import (
     FOLDED,
     LOW_IS_GOOD,
@@ -25,7 +25,6 @@ from foldcam.benchmarks.evaluation.houses.houses import KINDS, House
 from foldcam.runtime.images.files import write_image
 from foldcam.runtime.images.preprocess import Affine, Image
 from foldcam.runtime.model.drawing.overlay import heatmap_on_frame, overlay_both
-from foldcam.runtime.model.drawing.text import draw_caption
 from foldcam.runtime.system.text import number_text
 
 ALL_KINDS = ("combined", *KINDS)
@@ -173,8 +172,8 @@ def _row(shown: Shown, number: int) -> Image:
     for kind in KINDS:
         image = shown.answers[kind].images[number]
         value = number_text(float(np.exp(shown.estimates[kind][number])))
-        tiles.append(draw_caption(stretched(image, _TILE), kind))
-        tiles.append(draw_caption(stretched(_painted(shown.answers[kind], number), _TILE), value))
+        tiles.append(captioned(image, _TILE, kind))
+        tiles.append(captioned(_painted(shown.answers[kind], number), _TILE, value))
     row = np.hstack(tiles)
     title = np.full((26, row.shape[1], 3), 24, np.uint8)
     text = f"house {house.name}: price {number_text(house.price)}, estimate {estimate}"

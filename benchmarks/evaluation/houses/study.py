@@ -19,10 +19,13 @@ from foldcam.benchmarks.evaluation.houses.estimates import (
     FOLDED,
     METHODS,
     METRICS,
+    SHARE,
     Answers,
     Doubles,
     differences,
     intervals,
+    measure_masking,
+    summarize,
     verdict,
 )
 from foldcam.benchmarks.evaluation.houses.houses import (
@@ -32,7 +35,6 @@ from foldcam.benchmarks.evaluation.houses.houses import (
     load_houses,
     split_houses,
 )
-from foldcam.benchmarks.evaluation.houses.masking import SHARE, measure_masking, summarize
 from foldcam.benchmarks.evaluation.houses.report import Shown, write_report
 from foldcam.export.banks.objectives.kernel import parse_kernel
 from foldcam.export.datasets import Dataset
@@ -79,8 +81,6 @@ def run_study(data: Path, out: Path, options: StudyOptions, progress: Progress) 
         data: a folder of houses, see `load_houses`.
         out: folder of results: `house-price.json` and `.md`, scatter plot, contact sheet, the
             trained network and one folded model per kind of photograph.
-        options: see `StudyOptions`.
-        progress: called with `(stage, done, total)`.
     """
     # What is missing is said now, and not after minutes of training.
     for module in ("matplotlib", "scipy", "sklearn"):

@@ -36,7 +36,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from foldcam.benchmarks.evaluation.localization.geometry import (
+from foldcam.benchmarks.evaluation.localization.metrics import (
     FloatArray,
     Size,
     as_boxes,

@@ -165,7 +165,6 @@ def evaluate_localization(
 
     Args:
         model: the folded model made from both; what is transferred is what it returns.
-        progress: called with `(stage, done, total)`.
     """
     on_progress = progress or (lambda *_: None)
     runner = Runner(network, Methods(network, bank), preprocessing, seed)
@@ -278,7 +277,6 @@ def grid_scores(
 
     Args:
         rows: `int64 [N]`, the row that the folded graph returned for each.
-        on_progress: called with `(stage, done, total)`.
     """
     feature_maps, weights = _asked(runner, test, rows)
     shown: list[tuple[Grid, Image, Floats]] = []

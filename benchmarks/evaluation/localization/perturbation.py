@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import ArrayLike, NDArray
 
-from foldcam.benchmarks.evaluation.localization.geometry import FloatArray, as_heatmap
+from foldcam.benchmarks.evaluation.localization.metrics import FloatArray, as_heatmap
 from foldcam.runtime.images.preprocess import Affine, Image
 
 Images = NDArray[Any]

@@ -10,15 +10,13 @@ import cv2
 import numpy as np
 
 from foldcam.benchmarks.evaluation import markdown
-from foldcam.benchmarks.evaluation.figure import new_figure, save_figure, stretched
+from foldcam.benchmarks.evaluation.figure import captioned, heated, new_figure, save_figure
 from foldcam.benchmarks.evaluation.localization.evaluate import LocalizationResult
 from foldcam.benchmarks.evaluation.localization.methods import METHODS, REFERENCE, TRANSFERRED
 from foldcam.benchmarks.evaluation.localization.metrics import grid_pointing, heat_in_box
 from foldcam.benchmarks.evaluation.localization.subjects import Subjects
 from foldcam.runtime.images.files import write_image
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.model.drawing.overlay import overlay
-from foldcam.runtime.model.drawing.text import draw_caption
 
 # Column -> heading and whether low is good.
 METRICS: dict[str, tuple[str, bool]] = {
@@ -138,13 +136,13 @@ def write_sheets(folder: Path, test: Subjects, result: LocalizationResult) -> li
     ]
     tiles = []
     for value, grid, image, heat in picked:
-        shown = _painted(image, heat)
+        shown = heated(image, heat)
         height, width = image.shape[:2]
         row, column = divmod(grid.cell, grid.side)
         corner = (column * width // grid.side, row * height // grid.side)
         other = ((column + 1) * width // grid.side - 1, (row + 1) * height // grid.side - 1)
         cv2.rectangle(shown, corner, other, (255, 255, 255), 3)
-        tiles.append(draw_caption(stretched(shown, _TILE), f"{value:.0%} in the asked cell"))
+        tiles.append(captioned(shown, _TILE, f"{value:.0%} in the asked cell"))
     rows = [np.hstack(tiles[start : start + 4]) for start in range(0, len(tiles) - 3, 4)]
     paths.append(folder / "grids.png")
     write_image(paths[-1], np.vstack(rows))
@@ -157,20 +155,11 @@ def _row(
     image = test.resized[number].copy()
     x0, y0, x1, y1 = (round(float(value)) for value in test.boxes[number])
     cv2.rectangle(image, (x0, y0), (x1 - 1, y1 - 1), (255, 255, 255), 2)
-    tiles = [draw_caption(stretched(image, _TILE), f"{test.labels[number]}: {caption}")]
+    tiles = [captioned(image, _TILE, f"{test.labels[number]}: {caption}")]
     tiles += [
-        draw_caption(stretched(_painted(test.resized[number], maps[name][number]), _TILE), name)
-        for name in names
+        captioned(heated(test.resized[number], maps[name][number]), _TILE, name) for name in names
     ]
     return np.hstack(tiles)
-
-
-def _painted(image: Image, heat: Any) -> Image:
-    height, width = image.shape[:2]
-    greatest = float(heat.max())
-    scaled = np.asarray(heat / greatest if greatest > 0 else heat, np.float32)
-    large = np.asarray(cv2.resize(scaled, (width, height), interpolation=cv2.INTER_LINEAR))
-    return overlay(image, np.clip(large, 0, 1).astype(np.float32))
 
 
 def _number(value: Mapping[str, float] | None) -> str:

@@ -81,8 +81,6 @@ def run_study(data: Path, out: Path, options: StudyOptions, progress: Progress) 
             of each label is the test part.
         out: folder of results: `localization.json`, tables, plot, contact sheets, and the trained
             network and folded model.
-        options: see `StudyOptions`.
-        progress: called with `(stage, done, total)`.
     """
     started = time.monotonic()
     training, testing = split_samples(data, options.seed)

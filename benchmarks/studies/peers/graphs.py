@@ -6,8 +6,15 @@ import numpy as np
 import onnxruntime
 
 from foldcam.benchmarks.evaluation.interleaved import open_session
-from foldcam.benchmarks.studies.peers.peer import FOLDCAM, NO_MAP, PLAIN, Asked, Floats, Peer
-from foldcam.benchmarks.studies.peers.setting import Setting
+from foldcam.benchmarks.studies.peers.peer import (
+    FOLDCAM,
+    NO_MAP,
+    PLAIN,
+    Asked,
+    Floats,
+    Peer,
+    Setting,
+)
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
 from foldcam.runtime.contract.schema import EMBEDDING, HEATMAP, IMAGE
 

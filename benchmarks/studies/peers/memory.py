@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from foldcam.benchmarks.studies.peers.openvino_worker import memory
-from foldcam.benchmarks.studies.peers.setting import Setting
+from foldcam.benchmarks.studies.peers.peer import Setting
 
 _RUNS = 3
 
@@ -55,7 +55,7 @@ def measured_openvino(python: Path, setting: Setting, name: str) -> dict[str, in
 
 
 def _measure(setting: Setting, name: str) -> dict[str, Any]:
-    from foldcam.benchmarks.studies.peers.choice import builders
+    from foldcam.benchmarks.studies.peers.peer import builders
 
     images, asked = setting.sample()
     peer = builders()[name](setting)

@@ -110,6 +110,15 @@ def _store(name: str, document: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
+def markdown_table(name: str, document: dict[str, Any]) -> str:
+    """One check's figures."""
+    lines = ["| what | figure |", "|---|---|"]
+    lines += [f"| {what} | {figure} |" for what, figure in available()[name].rows(document)]
+    verdict = "passed" if document["passed"] else "**did not pass**"
+    form = "full form" if document["full"] else "short form"
+    return "\n".join([*lines, "", f"The {form} {verdict}, in {document['seconds']:.0f} s."])
+
+
 if __name__ == "__main__":
     try:
         main()

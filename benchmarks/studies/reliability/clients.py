@@ -18,10 +18,10 @@ from typing import Any
 
 from starlette.routing import Route, WebSocketRoute
 
-from foldcam.benchmarks.commands.demo.model import demo_model
 from foldcam.benchmarks.evaluation.documents import Progress
+from foldcam.benchmarks.studies.demo_model import demo_model
 from foldcam.benchmarks.studies.reliability.film_server import write_film
-from foldcam.benchmarks.studies.reliability.still_page import still_page
+from foldcam.benchmarks.studies.reliability.http_cases import still_page
 from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.pipeline.run import run

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from foldcam.benchmarks.commands.demo.model import demo_model
 from foldcam.benchmarks.evaluation.documents import Progress
-from foldcam.benchmarks.studies.reliability.footprint import footprint, slope
+from foldcam.benchmarks.studies.demo_model import demo_model
+from foldcam.benchmarks.studies.reliability.soak import footprint, slope
 from foldcam.benchmarks.studies.reliability.stream import Stream
 from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.model.frame_results import FrameResults

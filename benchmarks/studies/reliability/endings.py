@@ -64,11 +64,7 @@ class Ending:
 
 
 def endings(kind: str, runs: int, model: Path, folder: Path) -> Sequence[Ending]:
-    """Run one kind so many times.
-
-    Args:
-        kind: of `KINDS`.
-    """
+    """Run one kind so many times."""
     (folder / "endings_code.py").write_text(_OWN_CODE, encoding="utf-8")
     command = [
         sys.executable,

@@ -20,8 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from foldcam.benchmarks.commands.demo.model import demo_model
 from foldcam.benchmarks.evaluation.documents import Progress
+from foldcam.benchmarks.studies.demo_model import demo_model
 from foldcam.runtime.images.files import read_image
 from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.model.record import answer_record

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from foldcam.benchmarks.commands.demo.model import demo_model
 from foldcam.benchmarks.evaluation.documents import Progress
+from foldcam.benchmarks.studies.demo_model import demo_model
 from foldcam.benchmarks.studies.reliability.stream import free_port, listening
 from foldcam.runtime.system.errors import FoldcamError
 

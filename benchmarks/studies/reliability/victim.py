@@ -61,7 +61,7 @@ def read_metadata(path: Path) -> None:
 def read_config(path: Path) -> None:
     """As `runtime run --config`."""
     from foldcam.runtime.pipeline.config import load_config
-    from foldcam.runtime.pipeline.config.dumping import public_document
+    from foldcam.runtime.pipeline.config.loading import public_document
 
     json.dumps(public_document(load_config(path)))
 

@@ -1,4 +1,4 @@
-"""Folded graphs of any size on a network with next to no backbone.
+"""Folded graphs of any size, with plausible rows, on a network with next to no backbone.
 
 What foldcam adds does not depend on what stands before the feature map. Behind a backbone of
 milliseconds the microseconds of a small bank drown; behind one convolution they can be timed.
@@ -7,12 +7,13 @@ milliseconds the microseconds of a small bank drown; behind one convolution they
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime
 import torch
@@ -28,6 +29,51 @@ from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import IMAGE, Contract, Origin
 from foldcam.runtime.images.preprocess import Preprocessing
+
+Floats = npt.NDArray[np.float32]
+
+_NOISE = 0.05
+
+
+@dataclass(frozen=True)
+class GrownRows:
+    """Rows, the real ones first."""
+
+    embeddings: Floats  # `float32 [N, D]` of norm 1
+    labels: tuple[str, ...]  # one per row
+    real: int  # how many of them the network gave to pixels; the rest are interpolations
+
+
+def grown(embeddings: Floats, labels: Sequence[str], count: int, seed: int = 0) -> GrownRows:
+    """`count` rows: those that are there, and then points between two of one label.
+
+    A point lies anywhere between its two rows, moved by noise of five percent of a row's length,
+    and on the unit sphere again: the neighbourhoods stay those of real embeddings, and no row
+    stands twice.
+
+    Args:
+        embeddings: `float32 [R, D]` of norm 1.
+    """
+    real = min(count, len(labels))
+    if count <= len(labels):
+        return GrownRows(embeddings[:count], tuple(labels[:count]), real)
+    generator = np.random.default_rng(seed)
+    names, classes = np.unique(np.asarray(labels), return_inverse=True)
+    members = [np.flatnonzero(classes == number) for number in range(len(names))]
+    missing = count - real
+    first = generator.integers(0, real, missing)
+    second = np.empty(missing, np.int64)
+    for number, of_label in enumerate(members):
+        asked = np.flatnonzero(classes[first] == number)
+        second[asked] = of_label[generator.integers(0, len(of_label), len(asked))]
+    share = generator.random((missing, 1), np.float32)
+    size = embeddings.shape[1]
+    between = share * embeddings[first] + (1 - share) * embeddings[second]
+    between += (_NOISE / np.sqrt(size)) * generator.standard_normal((missing, size), np.float32)
+    between /= np.maximum(np.linalg.norm(between, axis=1, keepdims=True), 1e-12)
+    everything = np.concatenate([embeddings, between.astype(np.float32)])
+    return GrownRows(everything, (*labels, *(labels[int(n)] for n in first)), real)
+
 
 _STRIDE = 32
 _SIDE = 224

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,11 +23,14 @@ from foldcam.benchmarks.evaluation.graphs import (
 )
 from foldcam.benchmarks.evaluation.interleaved import interleaved, median_ratio, open_session
 from foldcam.benchmarks.evaluation.localization.study import split_samples
-from foldcam.benchmarks.studies.scale.cameras import cameras
-from foldcam.benchmarks.studies.scale.graphs import Added, BareGraphs
-from foldcam.benchmarks.studies.scale.roofline import DATA_SHEETS, Roofline, measured_roofline
-from foldcam.benchmarks.studies.scale.rows import grown
-from foldcam.benchmarks.studies.scale.work import least_microseconds, power_law
+from foldcam.benchmarks.studies.scale.graphs import Added, BareGraphs, grown
+from foldcam.benchmarks.studies.scale.work import (
+    DATA_SHEETS,
+    Roofline,
+    least_microseconds,
+    measured_roofline,
+    power_law,
+)
 from foldcam.export.banks.builder import build_bank
 from foldcam.export.banks.embedding_pass import embed
 from foldcam.export.banks.objectives.directions import parse_objective
@@ -37,9 +41,64 @@ from foldcam.export.grafting.options import SearchOptions, StorageOptions
 from foldcam.export.grafting.versions import tool_versions
 from foldcam.export.networks.cut import Network
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.contract.schema import Contract, Origin
+from foldcam.runtime.contract.schema import IMAGE, Contract, Origin
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.measurement.bench.facts import machine_facts
+
+
+def cameras(
+    model: Path,
+    images: Sequence[Any],
+    numbers: Sequence[int],
+    frames: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Each camera asks one model for its next frame as soon as it has the answer to the last.
+
+    Args:
+        images: `float32 [1, 3, H, W]` each.
+
+    Returns:
+        Number of cameras -> `frames_per_second` of all of them, `p50` and `p99` of one
+        frame in milliseconds, each camera in a thread of its own; and `batched_*`, where the
+        frames of all of them go through in one pass.
+    """
+    session = open_session(model)
+    found: dict[str, Any] = {}
+    for done, number in enumerate(numbers):
+        progress("cameras", done, len(numbers))
+        spent: list[list[float]] = [[] for _ in range(number)]
+
+        def camera(own: list[float]) -> None:
+            for n in range(frames):
+                start = time.perf_counter()
+                session.run(None, {IMAGE: images[n % len(images)]})
+                own.append(1e3 * (time.perf_counter() - start))
+
+        threads = [threading.Thread(target=camera, args=(own,)) for own in spent]
+        begin = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        seconds = time.perf_counter() - begin
+        everything = np.concatenate(spent)
+        batch = np.concatenate([images[n % len(images)] for n in range(number)])
+        passes = []
+        for _ in range(max(5, frames // number)):
+            start = time.perf_counter()
+            session.run(None, {IMAGE: batch})
+            passes.append(1e3 * (time.perf_counter() - start))
+        found[str(number)] = {
+            "frames_per_second": round(number * frames / seconds, 2),
+            "p50": round(float(np.percentile(everything, 50)), 3),
+            "p99": round(float(np.percentile(everything, 99)), 3),
+            "batched_frames_per_second": round(1e3 * number / float(np.median(passes)), 2),
+            "batched_p50": round(float(np.median(passes)), 3),
+        }
+    progress("cameras", len(numbers), len(numbers))
+    return found
+
 
 RESULT = "scale.json"
 _TIMED_IMAGES = 16
@@ -72,8 +131,6 @@ def run_scale(data: Path, out: Path, options: ScaleOptions, progress: Progress) 
     Args:
         out: folder of results: `scale.json`, and the network, rows and graphs, from which a later
             call goes on.
-        options: see `ScaleOptions`.
-        progress: called with `(stage, done, total)`.
     """
     started = time.monotonic()
     training, testing = split_samples(data, options.seed)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -31,12 +31,12 @@ from foldcam.benchmarks.evaluation.localization.subjects import (
     load_subjects,
 )
 from foldcam.benchmarks.studies.transfer.baselines import compared
-from foldcam.benchmarks.studies.transfer.heads import HEADS, HeadedNetwork
 from foldcam.export.banks.bank import Bank
 from foldcam.export.banks.builder import build_bank
 from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.datasets import Sample
 from foldcam.export.grafting.versions import tool_versions
+from foldcam.export.models.demo import PREPROCESSING, pretrained_backbone
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.models.trained_file import trained_architecture
 from foldcam.export.models.training.trainer import TrainingOptions, train
@@ -45,6 +45,89 @@ from foldcam.export.networks.cut import Network
 from foldcam.export.networks.onnx_networks.summand_network import with_summands
 from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.runtime.images.preprocess import Preprocessing
+
+HEADS = ("linear", "mlp", "depthwise", "flatten", "generalised_mean", "attention", "layernorm")
+"""Linear over the average: exact; a LayerNorm in between too, with its scale held constant.
+Hidden layer, generalised mean: the Jacobian depends on the image; attention pooling: on the
+image's weights, which the summands hold. Flatten, global depthwise convolution: positions are
+weighted differently."""
+
+_CHANNELS, _MAP = 1280, 7
+_SIZE = 128
+_NARROW = 64
+
+
+class HeadedNetwork(nn.Module):
+    """Feature map `[N, 1280, 7, 7]` at 224 x 224, then one of `HEADS`, normalised.
+
+    Args:
+        head: one of `HEADS`.
+    """
+
+    def __init__(self, head: str) -> None:
+        super().__init__()
+        self.backbone = pretrained_backbone()
+        self.preprocessing = PREPROCESSING
+        self.head = _HEADS[head]()
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Image `float32 [N, 3, 224, 224]` -> embedding `[N, 128]` of norm 1."""
+        feature_map = cast(Any, self.backbone).extract_features(image)
+        return nn.functional.normalize(self.head(feature_map), dim=1)
+
+
+class _Average(nn.Module):
+    def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
+        return feature_map.mean(dim=(2, 3))
+
+
+class _GeneralisedMean(nn.Module):
+    """`(mean A^p)^(1/p)` with a learned `p` (Radenovic et al., TPAMI 2018)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.power = nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
+        powers = feature_map.clamp(min=1e-6) ** self.power
+        return powers.mean(dim=(2, 3)) ** (1 / self.power)
+
+
+class _Attention(nn.Module):
+    """Positions weighted by a softmax over a learned score."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = nn.Linear(_CHANNELS, 1)
+
+    def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
+        positions = feature_map.flatten(2).transpose(1, 2)
+        weights = torch.softmax(self.score(positions), dim=1)
+        return (weights * positions).sum(dim=1)
+
+
+_HEADS = {
+    "linear": lambda: nn.Sequential(_Average(), nn.Linear(_CHANNELS, _SIZE, bias=False)),
+    "mlp": lambda: nn.Sequential(
+        _Average(), nn.Linear(_CHANNELS, 256), nn.ReLU(), nn.Linear(256, _SIZE)
+    ),
+    "layernorm": lambda: nn.Sequential(
+        _Average(), nn.LayerNorm(_CHANNELS), nn.Linear(_CHANNELS, _SIZE)
+    ),
+    "generalised_mean": lambda: nn.Sequential(
+        _GeneralisedMean(), nn.Linear(_CHANNELS, _SIZE, bias=False)
+    ),
+    "attention": lambda: nn.Sequential(_Attention(), nn.Linear(_CHANNELS, _SIZE, bias=False)),
+    "flatten": lambda: nn.Sequential(
+        nn.Conv2d(_CHANNELS, _NARROW, 1), nn.Flatten(), nn.Linear(_NARROW * _MAP * _MAP, _SIZE)
+    ),
+    "depthwise": lambda: nn.Sequential(
+        nn.Conv2d(_CHANNELS, _CHANNELS, _MAP, groups=_CHANNELS, bias=False),
+        nn.Flatten(),
+        nn.Linear(_CHANNELS, _SIZE),
+    ),
+}
+
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -63,7 +146,6 @@ def run_transfer_study(
     Args:
         data: images with boxes, as for `foldcam evaluate localization`.
         out: folder of the result `transfer.json` and of the trained networks.
-        progress: called with `(stage, done, total)`.
 
     Returns:
         The document that was written: `variants` for the linear head, and for every head
@@ -131,7 +213,7 @@ class _Case:
         module = HeadedNetwork(head)
         recipe = module.preprocessing
         loaded = LoadedModel(
-            module.eval(), recipe, f"foldcam.benchmarks.studies.transfer.heads:{head}", ""
+            module.eval(), recipe, f"foldcam.benchmarks.studies.transfer.study:{head}", ""
         )
         path = out / f"{head}.safetensors"
         train(

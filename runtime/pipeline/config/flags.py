@@ -12,8 +12,7 @@ from typing import Annotated, Any, Union, cast
 
 import typer
 
-from foldcam.runtime.pipeline.config.keys import KEYS, ConfigKey
-from foldcam.runtime.pipeline.config.typed import read_value
+from foldcam.runtime.pipeline.config.keys import KEYS, ConfigKey, read_value
 from foldcam.runtime.sinks.event_rules import EventRule
 from foldcam.runtime.system.documents import KeyProblem, plain_type
 from foldcam.runtime.system.text import shorten
@@ -65,18 +64,12 @@ def table_of(
     serve: str | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """What the flags say, as `runtime.config.loading.merged` takes it.
+    """What the flags say, as `merged` takes it; a value that cannot be is wrong usage.
 
     Args:
         given: values of the parameters of `parameters`.
-        model: the argument.
-        cameras, file, sources: `--camera`, `--file` and `--source`.
         events: `--event`, see `event_table`.
         serve: `[HOST:]PORT`.
-        quiet: no status line.
-
-    Raises:
-        typer.BadParameter: a value cannot be; the message names the flag.
     """
     table: dict[str, Any] = {}
     for key in KEYS:
@@ -116,9 +109,6 @@ def event_table(text: str, name: str) -> dict[str, Any]:
             value of the key before it: a label with `=` needs its key. A label with a comma stands
             in double quotes.
         name: the rule's name if the text has none.
-
-    Raises:
-        typer.BadParameter: it is no rule; the message names the key.
     """
     shown = f"--event {shorten(text, 80)!r}"
     lexer = shlex.shlex(text, posix=True)

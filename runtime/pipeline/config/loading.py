@@ -1,19 +1,158 @@
-"""From a table, a file, or a file and flags to a `RunConfig`."""
+"""A `RunConfig` from a table, a TOML file, or a file and flags; and written as either."""
 
 from __future__ import annotations
 
+import json
+import re
+import sys
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
-from foldcam.runtime.pipeline.config.keys import FIELDS, KINDS, SECTIONS
-from foldcam.runtime.pipeline.config.toml_file import line_of, read_toml
+from foldcam.runtime.pipeline.config.keys import (
+    FIELDS,
+    KEYS,
+    KINDS,
+    SECTIONS,
+    ConfigKey,
+    check_names,
+    read_value,
+)
 from foldcam.runtime.pipeline.config.tree import RunConfig
-from foldcam.runtime.pipeline.config.typed import check_names, read_value
 from foldcam.runtime.system.documents import KeyProblem
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import refuse_special
+from foldcam.runtime.system.redaction import keep_secret, redacted_value
+from foldcam.runtime.system.text import printable
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_MOST_BYTES = 1 << 20
+_HEADER = re.compile(r"\s*\[(\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
+_KEY = re.compile(r"\s*([A-Za-z0-9_.\"' -]+?)\s*=")
+
+
+def read_toml(path: Path) -> tuple[dict[str, Any], str]:
+    """The table and the text of a file; what is wrong is refused with its line."""
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise FoldcamError(f"{path} has more than {_MOST_BYTES >> 20} MiB: no configuration.")
+        if not path.is_file():
+            raise FoldcamError(f"{path} is no regular file.")
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FoldcamError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8.") from None
+    except OSError as error:
+        raise FoldcamError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except ValueError:
+        raise FoldcamError(f"{str(path)!r} is not a file name.") from None
+    return parse_toml(text, str(path)), text
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """The table that a text of TOML holds; `where` it came from is for messages."""
+    try:
+        # The parser demands what files on Windows do not have.
+        table: dict[str, Any] = tomllib.loads(text.replace("\r\n", "\n"))
+    except RecursionError:
+        raise FoldcamError(f"{where} is nested too deeply.") from None
+    except ValueError as error:  # integers of 5000 digits, too
+        raise FoldcamError(f"{where} is not TOML: {printable(str(error))[:200]}.") from None
+    return table
+
+
+def line_of(text: str, key: str) -> int | None:
+    """The line, from 1, on which a key such as `source[1].every` stands; None if unsure.
+
+    A key that is missing has the line of its table.
+    """
+    wanted = re.sub(r"(\[\d+\])+$", "", key) if "." in key else key
+    lines = _lines(text)
+    while wanted:
+        if wanted in lines:
+            return lines[wanted]
+        if f"{wanted}[0]" in lines:
+            return lines[f"{wanted}[0]"]
+        wanted = wanted.rpartition(".")[0]
+    return None
+
+
+def _lines(text: str) -> dict[str, int]:
+    if '"""' in text or "'''" in text:
+        return {}  # what looks like a key may be within a string
+    found: dict[str, int] = {}
+    tables: Counter[str] = Counter()
+    section = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        header = _HEADER.match(line)
+        if header:
+            section = _bare(header[2])
+            if header[1]:
+                tables[section] += 1
+                section = f"{section}[{tables[section] - 1}]"
+            found.setdefault(section, number)
+            continue
+        assigned = _KEY.match(line)
+        if assigned:
+            name = _bare(assigned[1])
+            found.setdefault(f"{section}.{name}" if section else name, number)
+    return found
+
+
+def _bare(name: str) -> str:
+    return ".".join(part.strip().strip("\"'") for part in name.split("."))
+
+
+_HEAD = """\
+# A run of foldcam. What is commented out has the value shown, or none.
+# Check it with `runtime config check FILE`, use it with `runtime run --config FILE`;
+# flags on the command line come before it.
+"""
+_LISTS = ("source", "event")
+
+
+def public_document(value: Any) -> Any:
+    """A configuration as JSON values; tokens, and credentials in addresses, are `***`."""
+    if is_dataclass(value):
+        return {
+            field.name: "***"
+            if field.name == "token" and getattr(value, field.name)
+            else public_document(getattr(value, field.name))
+            for field in fields(value)
+        }
+    if isinstance(value, tuple):
+        return [public_document(inner) for inner in value]
+    if isinstance(value, str):
+        keep_secret(value)
+    return redacted_value(value)
+
+
+def commented_file() -> str:
+    """A TOML file that names every key, with its meaning and its default, all commented out."""
+    lines = [_HEAD.rstrip()]
+    for section, meaning in SECTIONS.items():
+        # A table that is switched on by being there is commented out as well.
+        off = "# " if section in (*_LISTS, "serve") else ""
+        header = f"[[{section}]]" if section in _LISTS else f"[{section}]"
+        lines += ["", f"# {meaning}", f"{off}{header}"]
+        for key in KEYS:
+            if key.section == section:
+                lines += [f"# {line}" for line in wrap(_meaning(key), 96)]
+                lines.append(f"#{'' if off == '' else ' '}{key.name} = {key.shown}")
+    return "\n".join(lines) + "\n"
+
+
+def _meaning(key: ConfigKey) -> str:
+    flag = f" ({key.flag.partition('/')[0]})" if key.flag else ""
+    choices = ", ".join(json.dumps(choice) for choice in key.choices)
+    return f"{key.help}{flag}" + (f" One of {choices}." if choices else "")
+
 
 _SOURCES = ("camera", "file", "uri")
 
@@ -43,7 +182,7 @@ def config_from(table: Mapping[str, Any]) -> RunConfig:
     """A table with the keys of the file.
 
     Raises:
-        KeyProblem: see `runtime.config.typed.read_value`; also values that exclude each other.
+        KeyProblem: see `read_value`; also values that exclude each other.
     """
     check_names(dict(table), list(SECTIONS))
     config = RunConfig(

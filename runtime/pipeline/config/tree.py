@@ -3,8 +3,8 @@
     >>> from foldcam.runtime.pipeline.config import OutputOptions, RunConfig, SourceConfig
     >>> RunConfig(sources=(SourceConfig(camera=0),), output=OutputOptions(jsonl="out.jsonl"))
 
-Flags and TOML files are read into it by `runtime.config.loading`; what each key means, and its
-range, stands at its field.
+Flags and TOML files are read into it by `loading`; what each key means, and its range, stands at
+its field.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class ModelOptions:
     )
     gallery: str | None = key(
         None,
-        "The gallery with the pictures of the bank's rows, for --beside, --report and --serve; "
-        "by default MODEL.gallery beside the model, where there is one.",
+        "Takes the pictures of the bank's rows from this gallery, for --beside, --report and "
+        "--serve (default: MODEL.gallery beside the model, where there is one).",
         "--gallery",
         '"model.gallery"',
     )

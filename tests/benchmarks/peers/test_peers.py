@@ -18,13 +18,15 @@ from onnx import TensorProto, helper
 
 from foldcam.benchmarks.evaluation.graphs import NetworkChoice
 from foldcam.benchmarks.evaluation.localization.subjects import Subjects
-from foldcam.benchmarks.studies.peers import choice, libraries, study
-from foldcam.benchmarks.studies.peers.libraries import score_cam_heat
+from foldcam.benchmarks.studies.peers import gradcam, study
+from foldcam.benchmarks.studies.peers import peer as choice
+from foldcam.benchmarks.studies.peers.gradcam import Halves, score_cam_heat
+from foldcam.benchmarks.studies.peers.gradcam import heat_of as gradcam_heat
+from foldcam.benchmarks.studies.peers.measuring import Questions, scores_of
 from foldcam.benchmarks.studies.peers.memory import measured
 from foldcam.benchmarks.studies.peers.openvino import Worker, for_reciprocam, openvino_peers
 from foldcam.benchmarks.studies.peers.openvino_worker import heat_of
-from foldcam.benchmarks.studies.peers.peer import Asked
-from foldcam.benchmarks.studies.peers.quality import Questions, scores_of
+from foldcam.benchmarks.studies.peers.peer import Asked, Setting
 from foldcam.benchmarks.studies.peers.report import (
     markdown_table,
     plot,
@@ -33,10 +35,7 @@ from foldcam.benchmarks.studies.peers.report import (
     text_table,
     titles,
 )
-from foldcam.benchmarks.studies.peers.setting import Setting
 from foldcam.benchmarks.studies.peers.study import PeersOptions, run_peers
-from foldcam.benchmarks.studies.peers.torch_gradcam import Halves
-from foldcam.benchmarks.studies.peers.torch_gradcam import heat_of as gradcam_heat
 from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.errors import FoldcamError
@@ -196,8 +195,7 @@ def test_what_runs_the_folded_graph_loads_no_torch(document: dict[str, Any], out
     assert document
     code = (
         "import sys; from pathlib import Path; import foldcam.benchmarks.studies.peers.memory\n"
-        "from foldcam.benchmarks.studies.peers.choice import builders\n"
-        "from foldcam.benchmarks.studies.peers.setting import Setting\n"
+        "from foldcam.benchmarks.studies.peers.peer import Setting, builders\n"
         f"setting = Setting(Path({str(out)!r}), 'x'); images, asked = setting.sample()\n"
         "for name in ('plain', 'foldcam'): builders()[name](setting).run(images[0], asked)\n"
         "assert 'torch' not in sys.modules"
@@ -250,7 +248,7 @@ def test_a_library_that_does_not_import_is_written_out_and_named_so(
     monkeypatch.chdir(squares)
     monkeypatch.setitem(sys.modules, "pytorch_grad_cam", Broken("pytorch_grad_cam"))
     setting = Setting(out, "overhead_squares:make")
-    peer = libraries.pytorch_grad_cam(setting)
+    peer = gradcam.pytorch_grad_cam(setting)
     assert peer.name == "gradcam_pytorch_grad_cam_written_out"
     images, question = setting.sample()
     # Through the normalisation nothing speaks for a similarity that is there already.
@@ -270,7 +268,7 @@ def test_torchcam_is_missed_by_name(
     monkeypatch.setitem(sys.modules, "torchcam", None)
     monkeypatch.setitem(sys.modules, "torchcam.methods", None)
     with pytest.raises(FoldcamError, match="torch-cam does not import"):
-        libraries.torchcam_gradcam(Setting(out, "overhead_squares:make"))
+        gradcam.torchcam_gradcam(Setting(out, "overhead_squares:make"))
 
 
 # openvino_xai: the worker's environment is pretended, the exchange with it is real.

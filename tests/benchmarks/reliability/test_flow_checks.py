@@ -12,8 +12,8 @@ import pytest
 
 from foldcam.benchmarks.studies.reliability import __main__ as program
 from foldcam.benchmarks.studies.reliability import cameras, cuts, rtsp, soak
-from foldcam.benchmarks.studies.reliability.footprint import footprint, slope
 from foldcam.benchmarks.studies.reliability.progress_lines import ProgressLines
+from foldcam.benchmarks.studies.reliability.soak import footprint, slope
 from foldcam.benchmarks.studies.reliability.stream import Stream, listening
 from foldcam.runtime.system.errors import FoldcamError
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from foldcam.benchmarks.studies.pipeline.study import (
+from foldcam.benchmarks.studies.pipeline import (
     PipelineOptions,
     markdown_table,
     run_pipeline_study,

@@ -11,11 +11,17 @@ import numpy as np
 import pytest
 
 from foldcam.benchmarks.evaluation.graphs import NetworkChoice
+from foldcam.benchmarks.studies.scale.graphs import grown
 from foldcam.benchmarks.studies.scale.report import plot, predictions_table, text
-from foldcam.benchmarks.studies.scale.roofline import DATA_SHEETS, Roofline, measured_roofline
-from foldcam.benchmarks.studies.scale.rows import grown
 from foldcam.benchmarks.studies.scale.study import ScaleOptions, run_scale
-from foldcam.benchmarks.studies.scale.work import least_microseconds, parts_of, power_law
+from foldcam.benchmarks.studies.scale.work import (
+    DATA_SHEETS,
+    Roofline,
+    least_microseconds,
+    measured_roofline,
+    parts_of,
+    power_law,
+)
 from foldcam.runtime.contract.bank_storage import BankStorage
 from foldcam.runtime.contract.schema import BankSummary, Contract, LabelRun, Origin
 from foldcam.runtime.images.preprocess import Preprocessing

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from foldcam.benchmarks.studies.reliability.file_mutants import mutated_onnx
+from foldcam.benchmarks.studies.reliability.mutants import mutated_onnx
 from foldcam.export.onnx_graphs.file import read_onnx
 from foldcam.export.verification.check.view import load_view
 from foldcam.runtime.contract.onnx_file import read_header

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-from foldcam.benchmarks.studies.reliability.browser import chromium, why_no_browser
+from foldcam.benchmarks.studies.reliability.page import chromium, why_no_browser
 from foldcam.runtime.sinks import encoders
 from foldcam.runtime.sinks.encoders import ProgramEncoder, best_codec, open_encoder, playable_frames
 from foldcam.runtime.system.errors import FoldcamError

@@ -8,7 +8,7 @@ from pathlib import PurePath
 import numpy as np
 import pytest
 
-from foldcam.benchmarks.studies.reliability.browser import (
+from foldcam.benchmarks.studies.reliability.page import (
     DESKTOP,
     PHONE,
     chromium,

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from foldcam.benchmarks.studies.reliability.browser import (
+from foldcam.benchmarks.studies.reliability.page import (
     DESKTOP,
     PHONE,
     cells,

@@ -7,8 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from foldcam.benchmarks.evaluation.houses.estimates import Answers, log_estimates, run
-from foldcam.benchmarks.evaluation.houses.masking import measure_masking, summarize
+from foldcam.benchmarks.evaluation.houses.estimates import (
+    Answers,
+    log_estimates,
+    measure_masking,
+    run,
+    summarize,
+)
 from foldcam.benchmarks.evaluation.localization.perturbation import CellBlur, hottest
 from foldcam.runtime.system.errors import FoldcamError
 

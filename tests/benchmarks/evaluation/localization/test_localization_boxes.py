@@ -8,7 +8,7 @@ import pytest
 
 from foldcam.benchmarks.evaluation.bootstrap import bootstrap_of, paired_bootstrap_of
 from foldcam.benchmarks.evaluation.localization.boxes import FrozenLevels, box_accuracy
-from foldcam.benchmarks.evaluation.localization.geometry import resize_bilinear, unit_range
+from foldcam.benchmarks.evaluation.localization.metrics import resize_bilinear, unit_range
 
 
 def two_objects() -> np.ndarray:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from foldcam.benchmarks.evaluation.localization.geometry import (
+from foldcam.benchmarks.evaluation.localization.metrics import (
     coverage,
     resize_bilinear,
     unit_range,

@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from foldcam.benchmarks.evaluation.openset.folds import (
+from foldcam.benchmarks.evaluation.openset.report import markdown, text_table, write_results
+from foldcam.benchmarks.evaluation.openset.scores import SCORES
+from foldcam.benchmarks.evaluation.openset.study import (
+    OpensetOptions,
     ScoredFold,
     curve,
     least_accepted,
     mean_auroc,
     reached_on_halves,
+    run_openset,
     unknown_accepted,
 )
-from foldcam.benchmarks.evaluation.openset.report import markdown, text_table, write_results
-from foldcam.benchmarks.evaluation.openset.scores import SCORES
-from foldcam.benchmarks.evaluation.openset.study import OpensetOptions, run_openset
 from foldcam.benchmarks.evaluation.openset.subject import LEFT_OUT, Asked, _leaving_out
 from foldcam.export.banks.unknown.rows import Rows
 

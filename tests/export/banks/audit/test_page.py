@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from foldcam.benchmarks.studies.reliability.browser import PHONE, chromium, why_no_browser
+from foldcam.benchmarks.studies.reliability.page import PHONE, chromium, why_no_browser
 from foldcam.export.banks.audit.audit import audit_bank
 from foldcam.export.banks.bank import Bank
 from foldcam.export.banks.objectives.directions import parse_objective

@@ -15,11 +15,14 @@ from foldcam.runtime.pipeline.config import (
     load_config,
     with_secrets,
 )
-from foldcam.runtime.pipeline.config.dumping import commented_file, public_document
-from foldcam.runtime.pipeline.config.keys import KEYS, SECTIONS
-from foldcam.runtime.pipeline.config.loading import merged
-from foldcam.runtime.pipeline.config.toml_file import line_of, parse_toml
-from foldcam.runtime.pipeline.config.typed import read_value
+from foldcam.runtime.pipeline.config.keys import KEYS, SECTIONS, read_value
+from foldcam.runtime.pipeline.config.loading import (
+    commented_file,
+    line_of,
+    merged,
+    parse_toml,
+    public_document,
+)
 from foldcam.runtime.sinks.event_rules import EventRule
 from foldcam.runtime.system.documents import KeyProblem
 from foldcam.runtime.system.errors import FoldcamError

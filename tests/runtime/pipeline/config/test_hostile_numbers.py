@@ -6,7 +6,7 @@ import pytest
 
 from foldcam.runtime.pipeline.config import config_from
 from foldcam.runtime.pipeline.config.keys import KEYS
-from foldcam.runtime.pipeline.config.toml_file import parse_toml
+from foldcam.runtime.pipeline.config.loading import parse_toml
 from foldcam.runtime.system.documents import KeyProblem
 from foldcam.runtime.system.errors import FoldcamError
 

@@ -7,7 +7,7 @@ import typer
 
 from foldcam.runtime.pipeline.config import config_from
 from foldcam.runtime.pipeline.config.flags import event_table
-from foldcam.runtime.pipeline.config.toml_file import parse_toml
+from foldcam.runtime.pipeline.config.loading import parse_toml
 from foldcam.runtime.sinks.event_rules import CONDITIONS, EventRule
 from foldcam.runtime.system.documents import KeyProblem
 from foldcam.runtime.system.errors import FoldcamError

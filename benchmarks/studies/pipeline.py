@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from foldcam.benchmarks.commands.demo.model import demo_model
 from foldcam.benchmarks.commands.demo.photographs import Photographs
 from foldcam.benchmarks.commands.demo.run import write_video
 from foldcam.benchmarks.evaluation import markdown
 from foldcam.benchmarks.evaluation.bootstrap import bootstrap
 from foldcam.benchmarks.evaluation.documents import Progress
+from foldcam.benchmarks.studies.demo_model import demo_model
 from foldcam.runtime.backends import Backend, open_backend
 from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.model.model_input import Batch
@@ -56,11 +56,7 @@ def run_pipeline_study(
     options: PipelineOptions,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Measure, and write `pipeline.json` into a folder.
-
-    Args:
-        on_progress: called with the stage, what is done and how much there is.
-    """
+    """Measure, and write `pipeline.json` into a folder."""
     model = options.model or demo_model(out)
     video = options.video or _film(out / "scenes.mp4", options.frames)
     backend = open_backend(model, "cpu", options.threads)

@@ -1,6 +1,6 @@
 """The demo's folded model for whoever needs a real network and has no photographs of their own.
 
-python -m foldcam.benchmarks.commands.demo.model FOLDER [--size 224]
+python -m foldcam.benchmarks.studies.demo_model FOLDER [--size 224]
 """
 
 from __future__ import annotations
@@ -22,14 +22,8 @@ def demo_model(folder: Path, size: str = "224") -> Path:
     """
     model = _path(folder, size)
     if not (model.exists() and gallery_path(model).exists()):
-        command = [
-            sys.executable,
-            "-m",
-            "foldcam.benchmarks.commands.demo.model",
-            str(folder),
-            "--size",
-            size,
-        ]
+        command = [sys.executable, "-m", "foldcam.benchmarks.studies.demo_model", str(folder)]
+        command += ["--size", size]
         path = os.pathsep.join(path for path in sys.path if path)
         done = subprocess.run(
             command, check=False, capture_output=True, text=True,

@@ -1,1 +1,0 @@
-"""How much of the network's speed the pipeline keeps."""
