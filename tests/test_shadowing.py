@@ -104,25 +104,38 @@ def test_a_network_of_the_working_directory_still_loads_beside_them(shadowed, tm
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("program", ["foldcam", "runtime"])
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["export", "--help"]])
-def test_a_project_may_have_modules_named_as_our_folders(program, arguments, tmp_path):
-    """Even first on the import path, where a script's own folder and PYTHONPATH are."""
+def _run_beside_ours(tmp_path, lines):
+    """Run a script in a folder that has modules named as our folders."""
     for name in OURS:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text("raise SystemExit('executed ' + __file__)\n")
     script = tmp_path / "mine.py"
-    script.write_text(
-        "import foldcam, sys\n"
-        "foldcam.FoldedModel, foldcam.read_image, foldcam.export_model\n"
-        f"sys.argv = [{program!r}, *{arguments!r}]\n"
-        f"from {PROGRAMS[program]} import main\nmain()\n"
-    )
-    done = subprocess.run(
+    script.write_text(lines)
+    return subprocess.run(
         [sys.executable, str(script)], cwd=tmp_path, env={**os.environ, "PYTHONPATH": "."},
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("program", ["foldcam", "runtime"])
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["export", "--help"]])
+def test_a_project_may_have_modules_named_as_our_folders(program, arguments, tmp_path):
+    """Even first on the import path, where a script's own folder and PYTHONPATH are."""
+    done = _run_beside_ours(
+        tmp_path,
+        f"import foldcam, sys\nsys.argv = [{program!r}, *{arguments!r}]\n"
+        f"from {PROGRAMS[program]} import main\nmain()\n",
+    )
     known = arguments[0] == "--help" or (program == "runtime") == (arguments[0] == "run")
     assert done.returncode == (0 if known else 2), done.stderr
+    assert "executed" not in done.stdout + done.stderr
+
+
+def test_such_a_project_imports_what_it_needs(tmp_path):
+    names = ("FoldedModel", "read_image", "export_model")
+    done = _run_beside_ours(
+        tmp_path, f"import foldcam\nfor name in {names!r}:\n    getattr(foldcam, name)\n"
+    )
+    assert done.returncode == 0, done.stderr
     assert "executed" not in done.stdout + done.stderr
