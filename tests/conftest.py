@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA_FIXTURES = {"data_root", "cub_root", "houses_root"}
 # `make slow` lists in slow.txt the tests that take longer than this, all their cases together,
 # and the files whose tests share something that takes longer to make.
-SLOW_SECONDS = 1.5
+SLOW_SECONDS = 0.6
 SLOW_SETUP_SECONDS = 3.0
 SLOW_HEAD = """\
 # Tests and files of tests that take long, with seconds for all their cases together.
