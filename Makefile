@@ -16,6 +16,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL = $(PIP) install $$(test -t 1 || echo --quiet --progress-bar off) --constraint "$$(cat $(VENV)/constraints)"
 # Each worker runs the tests of one file after the other; `WORKERS=0` runs all in one process.
 WORKERS ?= auto
+# What is compiled is kept, also where the shell forbids it: else each worker and each process
+# that a test starts compiles all modules again.
+export PYTHONDONTWRITEBYTECODE =
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 INPUTS := pyproject.toml $(wildcard constraints/*.txt)
 # What the tests need, and what constraints/ pins.

@@ -115,7 +115,7 @@ def _finer(loaded: LoadedModel, network: Network, exact: bool) -> Network | None
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, 3, *network.image_size, generator=generator)
     try:
-        finer = loaded.network(network.finer, network.image_size, exact=exact)
+        finer = loaded.cut(network.finer, network.image_size, exact)
         activations = finer.forward(images)
         if exact:
             pulled = finer.pull_back(activations, torch.ones(2, finer.embedding_size))

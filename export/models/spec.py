@@ -6,6 +6,7 @@ import importlib
 import math
 import sys
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -100,9 +101,10 @@ class LoadedModel:
             self._last.clear()
             # Making it may have written into the module.
             self._last[layer, cut, self._state()] = known
-            if not known.pooled and known.finer is None:
-                # The same, asked for by its name.
-                self._last[known.layer, cut, self._state()] = known
+            # The same, asked for by its name: that says which of several maps is meant.
+            named = copy(known)
+            named.pooled, named.finer = (), None
+            self._last.setdefault((known.layer, cut, self._state()), named)
         return known
 
     def _state(self) -> tuple[int, ...]:
@@ -116,7 +118,7 @@ class LoadedModel:
         self, layer: str | None, size: tuple[int, int] | None, exact: bool, summands: bool
     ) -> Network:
         if not (summands and exact):
-            network = self._cut(layer, size, exact)
+            network = self.cut(layer, size, exact)
         else:
             network, searched = self._searched(layer, size)
             # A layer further ahead was asked for: what is summed behind it is something else.
@@ -132,20 +134,30 @@ class LoadedModel:
     ) -> tuple[Network, str | None]:
         """The network, and the layer that the search finds, for which it is cut only once."""
         try:
-            network = self._cut(None, size, True)
+            network = self.cut(None, size, True)
         except FoldcamError:
             if layer is None:
                 raise
             # It is named because the search fails.
-            return self._cut(layer, size, True), None
+            return self.cut(layer, size, True), None
         searched = network.layer
         if layer == searched:
             network.pooled, network.finer = (), None
         elif layer is not None:
-            network = self._cut(layer, size, True)
+            network = self.cut(layer, size, True)
         return network, searched
 
-    def _cut(self, layer: str | None, size: tuple[int, int] | None, exact: bool) -> Network:
+    def cut(
+        self, layer: str | None = None, size: tuple[int, int] | None = None, exact: bool = True
+    ) -> Network:
+        """The network, cut at its feature map and never at a sum; it is not kept.
+
+        Args:
+            layer, size, exact: as in `network`.
+
+        Raises:
+            FoldcamError: as `TorchNetwork` and `OnnxNetwork`.
+        """
         own = (self.preprocessing.height, self.preprocessing.width)
         if isinstance(self.source, OnnxFile):
             # ONNX Runtime is loaded only where it is needed.

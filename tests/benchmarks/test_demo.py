@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("skimage", reason="the demo's photographs come with scikit-image")
 
+from foldcam.benchmarks.commands.demo import run
 from foldcam.benchmarks.commands.demo.photographs import OBJECTS, SCENES_PER_OBJECT, Photographs
 from foldcam.benchmarks.commands.demo.run import DemoReport, run_demo
 from foldcam.runtime.contract.onnx_file import read_contract
@@ -18,7 +19,10 @@ from foldcam.runtime.contract.onnx_file import read_contract
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> DemoReport:
     lines: list[str] = []
-    return run_demo(tmp_path_factory.mktemp("demo") / "out", lines.append)
+    with pytest.MonkeyPatch.context() as patch:
+        # The video is for the eye.
+        patch.setattr(run, "_FRAMES_PER_SCENE", 2)
+        return run_demo(tmp_path_factory.mktemp("demo") / "out", lines.append)
 
 
 def test_scenes_show_each_object_as_the_larger_one_and_never_overlap() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import onnx
 import pytest
@@ -130,43 +128,6 @@ def _check_builds(made):
     profile.set_shape(image.name, [1, *rest], [2, *rest], [4, *rest])
     config.add_optimization_profile(profile)
     assert builder.build_serialized_network(network, config) is not None
-
-
-@pytest.mark.parametrize("name", ["ResNet", "ViT", "Swin"])
-def test_residual_networks_and_transformers_build_and_stay_near(name, tmp_path, monkeypatch):
-    pytest.importorskip("transformers", reason="needs transformers: foldcam[dev]")
-    from foldcam.benchmarks.studies.architectures import study as parity
-    from foldcam.benchmarks.studies.architectures.zoo import architectures
-    from foldcam.calibrate.quality import Damage
-    from foldcam.calibrate.statistics import gather
-    from foldcam.calibrate.tuning import best_recipe, choose_steps
-    from foldcam.export.grafting.in_graph import contract_of
-    from foldcam.runtime.images.files import list_images, read_image
-
-    monkeypatch.setattr(parity, "_builds", lambda path: None)
-    parity.try_architecture(architectures()[name], tmp_path)
-    model = onnx.load(tmp_path / "model.onnx")
-    contract = contract_of(model)
-    paths = list_images(tmp_path / "pictures", recursive=True)
-    images = np.stack([contract.preprocessing.resized(read_image(path))[0] for path in paths])
-    placement, damage = find_placement(model), Damage(model, contract, images)
-    found = gather(model, contract, placement.tensors(model), images)
-    choices = choose_steps(model, found, damage, "tensorrt", "mse")
-    steps = {tensor: choice.step for tensor, choice in choices.items()}
-    recipe, measured = best_recipe(model, placement, steps, found, damage)
-    made = quantize(model, placement, recipe)
-    onnx.checker.check_model(made, full_check=True)
-    assert min(measured.values()) < 0.05
-    _check_builds(made)
-    if name == "Swin":
-        return
-    # The rest in float16: attention of a transformer, a layer kept in float of the other.
-    kept = frozenset({placement.layers[3].name})
-    half = with_float16(quantize(model, placement, replace(recipe, kept=kept)))
-    onnx.checker.check_model(half, full_check=True)
-    assert float16_steps(half) >= (1 if name == "ResNet" else 6)
-    assert damage.of(half) < 0.05
-    _check_builds(half)
 
 
 def test_float16_stands_behind_explicit_casts_and_nothing_comes_between_layer_and_rounding(

@@ -12,19 +12,19 @@ from foldcam.benchmarks.studies.architectures import small
 
 _TRANSFORMER: dict[str, Any] = {
     "hidden_size": 48,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 2,
     "num_attention_heads": 3,
     "intermediate_size": 96,
     "image_size": 112,
     "patch_size": 16,
 }
-_STAGES: dict[str, Any] = {"hidden_sizes": [16, 24, 32, 48], "depths": [1, 1, 1, 1]}
+_STAGES: dict[str, Any] = {"hidden_sizes": [16, 32, 48], "depths": [1, 1, 1]}
 _WINDOWS: dict[str, Any] = {
     "image_size": 112,
     "patch_size": 4,
-    "embed_dim": 24,
-    "depths": [1, 1, 2],
-    "num_heads": [2, 2, 4],
+    "embed_dim": 48,
+    "depths": [1, 2],
+    "num_heads": [2, 4],
     "window_size": 7,
 }
 
@@ -37,6 +37,20 @@ class Architecture:
     make: Callable[[], nn.Module]  # builds it with random weights
     size: tuple[int, int] = (112, 112)  # `(height, width)` of its input in pixels
     output: str | None = None  # its output that is the embedding, where several could be
+
+
+def _without_repeats(network: nn.Module) -> nn.Module:
+    """A network whose configuration does not say how deep it is, with one block of each kind.
+
+    Args:
+        network: MobileNetV2 or MobileViT of transformers.
+    """
+    for blocks in [each for each in network.modules() if isinstance(each, nn.ModuleList)]:
+        kinds = [repr(block) for block in blocks]
+        for place in reversed(range(len(kinds))):
+            if kinds[place] in kinds[:place]:
+                del blocks[place]
+    return network
 
 
 def architectures() -> dict[str, Architecture]:
@@ -55,7 +69,9 @@ def architectures() -> dict[str, Architecture]:
         ),
         "MobileNetV2": Architecture(
             "inverted residuals, D = 1280",
-            lambda: t.MobileNetV2Model(t.MobileNetV2Config(image_size=112, depth_multiplier=0.35)),
+            lambda: _without_repeats(
+                t.MobileNetV2Model(t.MobileNetV2Config(image_size=112, depth_multiplier=0.35))
+            ),
         ),
         "EfficientNet": Architecture(
             "squeeze and excitation, SiLU",
@@ -63,7 +79,13 @@ def architectures() -> dict[str, Architecture]:
                 t.EfficientNetConfig(
                     image_size=112,
                     width_coefficient=0.5,
-                    depth_coefficient=0.3,
+                    depth_coefficient=1.0,
+                    kernel_sizes=[3, 5, 5, 3],
+                    in_channels=[32, 16, 40, 112],
+                    out_channels=[16, 40, 112, 320],
+                    strides=[2, 2, 2, 2],
+                    num_block_repeats=[1, 1, 1, 1],
+                    expand_ratios=[1, 6, 6, 6],
                     hidden_dim=640,
                     initializer_range=0.3,
                 )
@@ -71,23 +93,31 @@ def architectures() -> dict[str, Architecture]:
         ),
         "ConvNeXt": Architecture(
             "channels last inside its blocks, LayerNorm after the pool",
-            lambda: t.ConvNextModel(t.ConvNextConfig(**_STAGES)),
+            lambda: t.ConvNextModel(t.ConvNextConfig(num_stages=3, **_STAGES)),
         ),
         "MobileViT": Architecture(
             "convolutions, and attention on unfolded patches",
-            lambda: t.MobileViTModel(
-                t.MobileViTConfig(
-                    image_size=128,
-                    hidden_sizes=[16, 24, 32],
-                    neck_hidden_sizes=[8, 12, 16, 20, 24, 28, 32],
+            lambda: _without_repeats(
+                t.MobileViTModel(
+                    t.MobileViTConfig(
+                        image_size=160,
+                        hidden_sizes=[16, 24, 32],
+                        neck_hidden_sizes=[8, 12, 16, 20, 24, 28, 32],
+                    )
                 )
             ),
-            (128, 128),
+            (160, 160),
         ),
         "FocalNet": Architecture(
             "tokens without attention",
             lambda: t.FocalNetModel(
-                t.FocalNetConfig(image_size=112, embed_dim=16, depths=[1, 1, 1, 1])
+                t.FocalNetConfig(
+                    image_size=112,
+                    embed_dim=32,
+                    depths=[1, 1, 1],
+                    focal_levels=[2, 2, 2],
+                    focal_windows=[3, 3, 3],
+                )
             ),
         ),
         "ViT": Architecture(
@@ -140,9 +170,11 @@ def architectures() -> dict[str, Architecture]:
             lambda: t.HieraModel(
                 t.HieraConfig(
                     image_size=[128, 128],
-                    embed_dim=16,
-                    depths=[1, 1, 1, 1],
-                    num_heads=[1, 2, 2, 4],
+                    embed_dim=32,
+                    depths=[1, 1, 1],
+                    num_heads=[1, 2, 4],
+                    num_query_pool=2,
+                    masked_unit_attention=[True, True, False],
                 )
             ),
             (128, 128),

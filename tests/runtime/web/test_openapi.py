@@ -10,10 +10,8 @@ import urllib.request
 import cv2
 import numpy as np
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.sources.options import ServeOptions
@@ -59,6 +57,10 @@ def test_the_document_names_what_the_page_serves(served):
 @pytest.mark.parametrize("given_token", [True, False], ids=["token", "without"])
 def test_explain_does_what_its_document_promises(served, given_token, caplog):
     url, document = served
+    # A second and a half, which no other test has a use for.
+    import schemathesis
+    from schemathesis.specs.openapi.checks import positive_data_acceptance
+
     operation = schemathesis.openapi.from_dict(document)["/explain"]["POST"]
     seen: list[int] = []
 

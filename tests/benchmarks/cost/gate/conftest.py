@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,14 +30,25 @@ def model(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def pretended_device(tmp_path: Path) -> dict[str, str]:
-    """The environment of a machine with the pretended GPU; what it is asked is in `log`."""
-    return {
+@pytest.fixture(scope="session")
+def pretended_in() -> Callable[[Path], dict[str, str]]:
+    """`pretended_in(folder)`: the environment of a machine with the pretended GPU.
+
+    What the GPU is asked is in `folder / "log"`.
+    """
+    return lambda folder: {
         **os.environ,
         "PATH": f"{DEVICE / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(DEVICE),
-        "PRETENDED_LOG": str(tmp_path / "log"),
-        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "PRETENDED_LOG": str(folder / "log"),
+        "XDG_CACHE_HOME": str(folder / "cache"),
         "COLUMNS": "200",
     }
+
+
+@pytest.fixture
+def pretended_device(
+    pretended_in: Callable[[Path], dict[str, str]], tmp_path: Path
+) -> dict[str, str]:
+    """That environment with the test's own folder."""
+    return pretended_in(tmp_path)

@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
 
 from foldcam.benchmarks.evaluation.openset.report import markdown, text_table, write_results
 from foldcam.benchmarks.evaluation.openset.scores import SCORES
@@ -46,6 +45,8 @@ def test_ties_at_the_threshold_are_accepted():
 
 
 def test_auroc_is_that_of_scikit_learn_also_of_drawn_images():
+    from sklearn.metrics import roc_auc_score
+
     generator = np.random.default_rng(0)
     known, unknown = (
         np.round(generator.normal(1, 1, 40), 1),

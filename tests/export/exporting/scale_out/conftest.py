@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from foldcam.export.exporting.scale_out import engine
+from foldcam.export.exporting.scale_out import engine, work
 from foldcam.export.exporting.scale_out.workers import Workers
+from foldcam.export.models.spec import LoadedModel, load_model
 
 SOURCE = """
 import torch
@@ -52,9 +53,33 @@ class InProcess(Workers):
             yield getattr(self._worker, method)(task)
 
 
+@pytest.fixture(scope="session")
+def loaded_before() -> dict[str, LoadedModel]:
+    """The networks that a test of this session has loaded, by their factory in `SOURCE`."""
+    return {}
+
+
 @pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def in_process(
+    monkeypatch: pytest.MonkeyPatch,
+    loaded_before: dict[str, LoadedModel],
+    request: pytest.FixtureRequest,
+) -> None:
+    """Workers of this process, which take the network that is loaded once for all tests.
+
+    A test of the command loads it as the command does.
+    """
+
+    def once(spec: str, weights: Path | None = None, output: str | None = None) -> LoadedModel:
+        factory = spec.partition(":")[2]
+        if factory not in loaded_before:
+            loaded_before[factory] = load_model(spec, weights, output)
+        return loaded_before[factory]
+
     monkeypatch.setattr(engine, "Workers", InProcess)
+    if "foldcam" not in request.fixturenames:
+        for module in (engine, work, request.module):
+            monkeypatch.setattr(module, "load_model", once, raising=False)
 
 
 @pytest.fixture

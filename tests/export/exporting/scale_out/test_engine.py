@@ -20,6 +20,7 @@ from foldcam.export.exporting.scale_out.engine import build_bank_file_on_ray
 from foldcam.export.exporting.scale_out.sources import load_sharded
 from foldcam.export.grafting.options import Compression
 from foldcam.export.models.spec import load_model
+from foldcam.runtime.images.files import write_image
 from foldcam.runtime.system.errors import FoldcamError
 
 pytestmark = pytest.mark.usefixtures("in_process")
@@ -127,6 +128,18 @@ def test_an_image_that_is_gone_before_the_second_pass_is_named(net, photos, monk
     with pytest.raises(FoldcamError, match=r"red/0.png could be read at first and now cannot"):
         _scaled(net.bent, photos, parse_objective("all-triplets"))
     assert not Path("ray.safetensors").exists()
+
+
+def test_a_picture_whose_embedding_is_not_finite_is_named(net, photos):
+    source = "\n\nclass Torn(Net):\n    def forward(self, image):\n" + (
+        "        steps = (image[:, :, 1:] - image[:, :, :-1]).abs().amax((1, 2, 3), keepdim=True)\n"
+        "        return super().forward(image * (steps / steps))\n\n\n"
+        "def torn():\n    torch.manual_seed(0)\n    return Torn(False)\n"
+    )
+    net.path.write_text(net.path.read_text() + source)
+    write_image(photos / "red" / "blank.png", np.zeros((20, 24, 3), np.uint8))
+    with pytest.raises(FoldcamError, match=r"not finite .*1 of \d images: .*red/blank\.png"):
+        _scaled(net.bent.replace(":bent", ":torn"), photos, parse_objective("all-triplets"))
 
 
 def test_data_of_one_label_are_refused_before_anything_is_embedded(net, photos, monkeypatch):
