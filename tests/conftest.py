@@ -174,7 +174,7 @@ def _nothing_old_is_searched_for_garbage() -> None:
 
 
 # Exports of larger networks are not kept.
-_KEPT_BYTES = 1 << 20
+_KEPT_BYTES = 32 << 20
 
 
 def _known_by(program: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> str | None:

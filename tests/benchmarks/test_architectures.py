@@ -20,9 +20,9 @@ from foldcam.benchmarks.studies.tables import RESULTS
 from foldcam.calibrate.placement import find_placement
 from foldcam.calibrate.qdq import float16_steps, quantize, with_float16
 from foldcam.calibrate.quality import Damage
-from foldcam.calibrate.source import contract_in
 from foldcam.calibrate.statistics import gather
 from foldcam.calibrate.tuning import best_recipe, choose_steps
+from foldcam.export.grafting.in_graph import contract_of
 from foldcam.runtime.images.files import list_images, read_image
 
 pytest.importorskip("transformers", reason="needs transformers: pip install foldcam[dev]")
@@ -101,7 +101,7 @@ def _check_builds(model):
 def test_quantized_residual_networks_and_transformers_build_and_stay_near(name, tried):
     _, folder = tried(name)
     model = onnx.load(folder / "model.onnx")
-    contract = contract_in(model)
+    contract = contract_of(model)
     paths = list_images(folder / "pictures", recursive=True)
     images = np.stack([contract.preprocessing.resized(read_image(path))[0] for path in paths])
     placement, damage = find_placement(model), Damage(model, contract, images)

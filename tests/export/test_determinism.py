@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from foldcam.export.networks.torch_cut import TorchNetwork
 
 PROGRAM = Path(__file__).with_name("write_models.py")
 
@@ -56,3 +59,18 @@ def test_two_processes_write_the_same_bytes(which, written):
     # And the models are files of their own.
     models = [digest for name, digest in first.items() if name.endswith(".onnx")]
     assert len(set(models)) == len(models)
+
+
+def test_an_export_that_is_kept_is_not_taken_for_that_of_other_weights(networks, torch_exports):
+    """As the tests keep exports, which the test above compares with those of a bare process."""
+    torch.manual_seed(0)
+    module = networks.PlainConv()
+    first = TorchNetwork(module, networks.SIZE).to_onnx().SerializeToString()
+    kept = dict(torch_exports)
+    assert TorchNetwork(module, networks.SIZE).to_onnx().SerializeToString() == first
+    assert torch_exports == kept
+    with torch.no_grad():
+        next(module.parameters()).mul_(2)
+    assert TorchNetwork(module, networks.SIZE).to_onnx().SerializeToString() != first
+    assert TorchNetwork(module, networks.SIZE).to_onnx(17).opset_import[0].version == 17
+    assert len(torch_exports) == len(kept) + 2

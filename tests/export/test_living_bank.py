@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -10,8 +11,9 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
@@ -69,9 +71,18 @@ def anna(tmp_path):
     return tmp_path / "anna"
 
 
+@cache
+def _program():
+    """tests/runtime/in_process.py: importlib mode has no import path to it."""
+    path = Path(__file__).parents[1] / "runtime" / "in_process.py"
+    spec = importlib.util.spec_from_file_location("foldcam_test_in_process", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def _runtime(*arguments):
-    command = [sys.executable, "-m", "foldcam.runtime", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return _program().call([str(each) for each in arguments], Path.cwd(), os.environ)
 
 
 def _row(bank, at):

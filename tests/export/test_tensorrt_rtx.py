@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from onnx import helper, numpy_helper
@@ -146,13 +148,24 @@ EXPLAINED = {
 }
 
 
+@pytest.fixture(scope="module")
+def summed(summing, onnx_files, tmp_path_factory):
+    """`summed("average pool")`: that network with its summands, made once."""
+
+    @cache
+    def make(name):
+        case = summing.CASES[name]
+        model = summing.model(onnx_files, case.lines, case.half, case.size)
+        path = onnx_files.save(model, tmp_path_factory.mktemp("summed"))
+        return SummandNetwork(OnnxNetwork(read_onnx(path), summing.SIZE))
+
+    return make
+
+
 @pytest.mark.parametrize("name", SUMS)
 @pytest.mark.parametrize("explained", EXPLAINED)
-def test_contributions_build(explained, name, logger, summing, onnx_files, tmp_path):
-    case = summing.CASES[name]
-    model = summing.model(onnx_files, case.lines, case.half, case.size)
-    base = OnnxNetwork(read_onnx(onnx_files.save(model, tmp_path)), summing.SIZE)
-    network = SummandNetwork(base)
+def test_contributions_build(explained, name, logger, summing, summed):
+    network = summed(name)
     rule, options = EXPLAINED[explained]
     made = summing.folded(network, summing.trained(network, rule).bank, **options)
     names, kinds, plan = _build(made.SerializeToString(), logger)

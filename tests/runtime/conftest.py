@@ -15,6 +15,7 @@ raises the estimate and blue lowers it.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -390,13 +391,41 @@ Program = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def runtime(tmp_path: Path) -> Program:
-    """Runs `runtime ARGS` in a process of its own, in an empty folder."""
+def working(tmp_path: Path) -> Path:
+    """An empty folder that programs run in."""
     folder = tmp_path / "working"
     folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def runtime(working: Path) -> Program:
+    """Runs `runtime ARGS` in this process, in an empty folder."""
+    # Imported as the tests are, which no import path leads to.
+    path = Path(__file__).with_name("in_process.py")
+    spec = importlib.util.spec_from_file_location("foldcam_test_in_process", path)
+    assert spec is not None
+    assert spec.loader is not None
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
 
     def call(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-        options.setdefault("cwd", folder)
+        folder, changes = options.pop("cwd", working), options.pop("env", {})
+        assert not options
+        done: subprocess.CompletedProcess[str] = program.call(
+            [str(each) for each in arguments], Path(folder), environment(**changes)
+        )
+        return done
+
+    return call
+
+
+@pytest.fixture
+def runtime_process(working: Path) -> Program:
+    """Runs `runtime ARGS` in a process of its own, in an empty folder: for how processes end."""
+
+    def call(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+        options.setdefault("cwd", working)
         options.setdefault("capture_output", True)
         return subprocess.run(
             [sys.executable, "-m", "foldcam.runtime", *map(str, arguments)],

@@ -158,10 +158,12 @@ def test_opencv_has_the_same_limit(child_environment, tmp_path):
         assert done.stdout.strip() == refused, done.stderr
 
 
-def test_every_reader_refuses_in_one_sentence(runtime, tiny_model, photo, tmp_path):
+def test_every_reader_refuses_in_one_sentence(runtime_process, tiny_model, photo, tmp_path):
     path: Path = photo("a.png")
     path.write_bytes(huge_png(1100))
-    done = runtime("run", str(tiny_model), "--file", str(path), "--quiet", env={VARIABLE: "1"})
+    done = runtime_process(
+        "run", str(tiny_model), "--file", str(path), "--quiet", env={VARIABLE: "1"}
+    )
     assert done.returncode == 1
     assert f"{path}: has 1100 x 1100 pixels, more than the 1 megapixels" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -28,10 +28,12 @@ from foldcam.runtime.system.files import atomic_path, hidden_beside, refuse_spec
         ("run", "MODEL", "--source", "test://?frames=2", "--save", "pipe.mp4"),
     ],
 )  # fmt: skip
-def test_a_pipe_in_place_of_a_file_is_refused_at_once(runtime, tiny_model, tmp_path, arguments):
+def test_a_pipe_in_place_of_a_file_is_refused_at_once(
+    runtime_process, tiny_model, tmp_path, arguments
+):
     for name in ("pipe.onnx", "pipe.toml", "pipe.txt", "pipe.parquet", "pipe.mp4"):
         os.mkfifo(tmp_path / name)
-    done = runtime(
+    done = runtime_process(
         *(str(tiny_model) if word == "MODEL" else word for word in arguments), cwd=tmp_path
     )
     assert done.returncode == 1, done.stderr

@@ -48,22 +48,31 @@ def several():
 
 
 @pytest.fixture
-def model(working_directory, networks, request):
-    """A module file in the working directory; returns its name, one per test."""
-    name = f"cli_net_{abs(hash(request.node.name))}"
+def model(working_directory, networks):
+    """A module file in the working directory; returns its name."""
     folder = working_directory / "helpers"
     folder.mkdir()
     shutil.copy(networks.__file__, folder / "networks.py")
-    (working_directory / f"{name}.py").write_text(SOURCE.format(folder=str(folder)))
-    return name
+    (working_directory / "cli_net.py").write_text(SOURCE.format(folder=str(folder)))
+    return "cli_net"
+
+
+@pytest.fixture(scope="session")
+def kept_files():
+    """Name -> bytes of files that commands made, and would make again for every test."""
+    return {}
 
 
 @pytest.fixture
-def exported(model, shared_photos, foldcam, working_directory):
+def exported(model, shared_photos, foldcam, working_directory, kept_files):
     """`model.onnx` in the working directory."""
-    status, _, err = foldcam("export", f"{model}:make", "--images", shared_photos)
-    assert status == 0, err
-    return working_directory / "model.onnx"
+    out = working_directory / "model.onnx"
+    if "model.onnx" not in kept_files:
+        status, _, err = foldcam("export", "cli_net:make", "--images", shared_photos)
+        assert status == 0, err
+        kept_files["model.onnx"] = out.read_bytes()
+    out.write_bytes(kept_files["model.onnx"])
+    return out
 
 
 @pytest.fixture

@@ -50,35 +50,84 @@ pathlib.Path.replace = stopped
 """
 
 
-def foldcam(folder, *arguments, **environment):
-    kept = {**os.environ, "PYTHONPATH": f"{folder / 'code'}{os.pathsep}{ROOT}"}
-    return subprocess.run(
-        [sys.executable, "-c", "import sys; sys.argv[0] = 'foldcam'\n"
-         "from foldcam.runtime.cli.entry import foldcam; foldcam()", *map(str, arguments)],
-        env={**kept, "OMP_NUM_THREADS": "1", **environment}, cwd=folder, capture_output=True,
-        text=True, timeout=120, check=False,
-    )  # fmt: skip
+# A process that loads torch once, and of which each program begins as a copy.
+COPIES = """
+import json, os, sys
+from foldcam.export.commands import bank
+from foldcam.export.exporting import bank_files
+from foldcam.runtime.cli.entry import foldcam
+
+for call in json.loads(sys.stdin.read()):
+    child = os.fork()
+    if not child:
+        os.chdir(call["folder"])
+        for number, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), number)
+        sys.path.insert(0, "code")
+        os.environ.update(call["environment"])
+        sys.argv = ["foldcam", *call["arguments"]]
+        exec(call["first"])
+        foldcam()
+    status = os.waitpid(child, 0)[1]
+    print(json.dumps(os.waitstatus_to_exitcode(status)), flush=True)
+"""
+LONG = "ü" * 118 + ".safetensors"
+SIGNALS = {number.name: number for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
 
 
 @pytest.fixture
 def workplace(tmp_path, photos):
-    (tmp_path / "code").mkdir()
-    (tmp_path / "code" / "own_network.py").write_text(NETWORK)
-    return tmp_path
+    return _workplace(tmp_path)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_command_that_is_stopped_leaves_nothing_unfinished(workplace, photos, number):
-    (workplace / "code" / "sitecustomize.py").write_text(STOP)
-    before = sorted(workplace.rglob("*"))
-    done = foldcam(
-        workplace, "bank", "build", "own_network:make", "--images", photos, "--out",
-        "bank.safetensors", STOP_BY=str(int(number)),
-    )  # fmt: skip
-    assert done.returncode == 128 + number
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith(f"stopped by {number.name}")
-    assert "Traceback" not in done.stderr
+def _workplace(folder):
+    (folder / "code").mkdir()
+    (folder / "code" / "own_network.py").write_text(NETWORK)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory, shared_photos):
+    """Name -> folder, what was in it before, status and standard error of `bank build`."""
+    given = {
+        **dict.fromkeys(SIGNALS, ("make", "bank.safetensors")),
+        "SystemExit": ("leaves", "bank.safetensors"),
+        "long name": ("make", LONG),
+    }
+    calls, folders, before = [], {}, {}
+    for name, (network, out) in given.items():
+        folders[name] = folder = _workplace(tmp_path_factory.mktemp("ended"))
+        words = ["bank", "build", f"own_network:{network}", "--images", str(shared_photos)]
+        calls.append({
+            "folder": str(folder),
+            "arguments": [*words, "--out", out],
+            "first": STOP if name in SIGNALS else "",
+            "environment": {"STOP_BY": str(int(SIGNALS.get(name, 0)))},
+        })  # fmt: skip
+        before[name] = sorted(folder.rglob("*"))
+    done = subprocess.run(
+        [sys.executable, "-c", COPIES],
+        input=json.dumps(calls),
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    statuses = [json.loads(line) for line in done.stdout.splitlines()]
+    return {
+        name: (folders[name], before[name], status, (folders[name] / "err").read_text())
+        for name, status in zip(given, statuses, strict=True)
+    }
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_a_command_that_is_stopped_leaves_nothing_unfinished(name, ended):
+    workplace, before, status, stderr = ended[name]
+    assert status == 128 + SIGNALS[name]
+    last = stderr.splitlines()[-1]
+    assert last.startswith(f"stopped by {name}")
+    assert "Traceback" not in stderr
     left = [
         path
         for path in sorted(workplace.rglob("*"))
@@ -89,16 +138,22 @@ def test_a_command_that_is_stopped_leaves_nothing_unfinished(workplace, photos, 
     assert not (workplace / "bank.safetensors").exists()
 
 
-def test_a_network_that_ends_the_program_is_an_error(workplace, photos):
-    done = foldcam(
-        workplace, "bank", "build", "own_network:leaves", "--images", photos, "--out",
-        "bank.safetensors",
-    )  # fmt: skip
-    assert done.returncode == 1
-    last = done.stderr.splitlines()[-1]
+def test_a_network_that_ends_the_program_is_an_error(ended):
+    workplace, _, status, stderr = ended["SystemExit"]
+    assert status == 1
+    last = stderr.splitlines()[-1]
     assert last.startswith("error: ")
     assert "SystemExit" in last
     assert not (workplace / "bank.safetensors").exists()
+
+
+def test_a_name_of_250_bytes_is_no_reason_to_fail(ended):
+    """Names of what is unfinished, or kept to go on from, are longer than the file's own."""
+    workplace, _, status, stderr = ended["long name"]
+    assert len(os.fsencode(LONG)) == 248
+    assert status == 0, stderr
+    assert (workplace / LONG).is_file()
+    assert [path.name for path in workplace.iterdir() if path.name.startswith(".")] == []
 
 
 # One process for all, since each would load torch again.
@@ -146,15 +201,3 @@ def test_a_pipe_in_place_of_a_file_is_refused_at_once(workplace, photos):
         end = next(number for number, line in enumerate(said) if line.isdigit())
         assert said[end] == "1"
         assert said[end - 1].removeprefix("error: ").removeprefix("MODEL ").startswith("pipe.")
-
-
-def test_a_name_of_250_bytes_is_no_reason_to_fail(workplace, photos):
-    """Names of what is unfinished, or kept to go on from, are longer than the file's own."""
-    name = "ü" * 118 + ".safetensors"
-    assert len(os.fsencode(name)) == 248
-    done = foldcam(
-        workplace, "bank", "build", "own_network:make", "--images", photos, "--out", name
-    )
-    assert done.returncode == 0, done.stderr
-    assert (workplace / name).is_file()
-    assert [path.name for path in workplace.iterdir() if path.name.startswith(".")] == []

@@ -104,10 +104,12 @@ def folded(tmp_path_factory):
 
 @pytest.fixture
 def export(tmp_path):
-    """`export(module, classes=..., contrast=True)`: the folded file."""
+    """`export(module, classes=..., contrast=True)`: the folded file of a module or loaded model."""
 
     def call(module, classes=None, layer=None, opset=18, **options):
-        loaded = wrap_module(module, preprocessing=RECIPE, name="test")
+        loaded = module
+        if isinstance(module, nn.Module):
+            loaded = wrap_module(module, preprocessing=RECIPE, name="test")
         out = tmp_path / "classifier.onnx"
         return export_classifier(
             loaded, out, classes, layer=layer, options=FoldOptions(**options), opset=opset
@@ -227,8 +229,8 @@ def test_a_changed_weight_is_found_by_verify(folded, tmp_path):
     ],
 )
 @pytest.mark.parametrize("name", ["softmax", "hidden"])
-def test_every_form_of_the_file_agrees_and_builds(name, settings, export, build_engine):
-    path = export(made(HEADS[name]), contrast=True, **settings)
+def test_every_form_of_the_file_agrees_and_builds(name, settings, folded, export, build_engine):
+    path = export(folded(name)[1], contrast=True, **settings)
     if settings.get("input_type") != "uint8" or name != "hidden":
         report = verify_model(path, None, noise_images(read_contract(path)))
         assert report.passed, report.failures
@@ -270,18 +272,17 @@ def test_an_onnx_file_folds_like_the_module_that_it_came_from(folded, photo, tmp
     assert verified.passed, verified.failures
 
 
-def test_names_come_from_a_file_and_are_numbers_without_one(export, tmp_path):
+def test_names_come_from_a_file_and_are_numbers_without_one(folded, export, tmp_path):
     names = tmp_path / "names.txt"
     names.write_text("\n".join("abcde"))
-    module = made(HEADS["linear"])
-    assert [run.name for run in read_contract(export(module, names)).labels] == list("abcde")
-    loaded = wrap_module(module, preprocessing=RECIPE, name="test")
+    loaded = folded("linear")[1]
+    assert [run.name for run in read_contract(export(loaded, names)).labels] == list("abcde")
     report = export_classifier(loaded, tmp_path / "numbered.onnx")
     assert [run.name for run in report.contract.labels] == list("01234")
     assert any("its 5 classes are named by their numbers" in note for note in report.notes)
     names.write_text("a\nb\n")
     with pytest.raises(FoldcamError, match="names 2 classes, and the network has 5 scores"):
-        export(module, names)
+        export(loaded, names)
 
 
 def test_one_of_several_heads_is_named(tmp_path):

@@ -356,9 +356,10 @@ class _Token(torch.nn.Module):
         return found.pooler_output if self.pooled else found.last_hidden_state[:, 0]
 
 
+# What comes before the last attention is only computed, and of two layers in one of them.
 _SMALL = {
     "hidden_size": 24,
-    "num_hidden_layers": 2,
+    "num_hidden_layers": 1,
     "num_attention_heads": 3,
     "image_size": 28,
     "patch_size": 7,
@@ -368,7 +369,7 @@ _WIDE = {**_SMALL, "intermediate_size": 40}
 TRANSFORMERS = {
     "Dinov2": ({**_SMALL, "layerscale_value": 0.7}, "Dinov2Model", True, 0),
     "Dinov2 with a gated layer": ({**_SMALL, "use_swiglu_ffn": True}, "Dinov2Model", False, 0),
-    "ViT": (_WIDE, "ViTModel", True, 0),
+    "ViT": ({**_WIDE, "num_hidden_layers": 2}, "ViTModel", True, 0),
     "CLIPVision": (_WIDE, "CLIPVisionModel", True, 0),
     "SiglipVision": (_WIDE, "SiglipVisionModel", True, 0),
 }

@@ -109,8 +109,10 @@ def closed_port() -> int:
 
 
 def test_the_program_says_what_a_broker_that_is_not_there_lost(
-    runtime, tiny_model, video, tmp_path
+    runtime, tiny_model, video, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr("foldcam.runtime.sinks.mqtt._PATIENCE_S", 0.2)
+    monkeypatch.setattr("foldcam.runtime.sinks.mqtt._FAREWELL_S", 0.2)
     arguments = [
         "run", tiny_model, "--file", video(frames=8), "--jsonl", tmp_path / "r.jsonl",
         "--mqtt", f"mqtt://127.0.0.1:{closed_port()}/cameras", "--quiet",

@@ -23,6 +23,11 @@ BROKER = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:
 needs_broker = pytest.mark.skipif(BROKER is None, reason="needs mosquitto")
 
 
+@pytest.fixture(autouse=True)
+def connects_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foldcam.runtime.sinks.mqtt._BACKOFF_S", (0.1, 1.0))
+
+
 def wait_for(condition, seconds: float = 20.0) -> None:
     """Until it holds; fails if it never does."""
     deadline = time.monotonic() + seconds
@@ -278,6 +283,7 @@ def test_a_host_that_does_not_answer_does_not_hold_up_the_end(monkeypatch):
         asked.set()
         time.sleep(60)
 
+    monkeypatch.setattr("foldcam.runtime.sinks.mqtt._FAREWELL_S", 0.5)
     monkeypatch.setattr(paho.Client, "_create_socket", hanging)
     with sink_of(9):
         assert asked.wait(10)

@@ -350,7 +350,9 @@ def test_a_run_posts_what_the_file_holds(runtime, tiny_model, photo, tmp_path, w
     assert "s3cret" not in done.stdout + done.stderr
 
 
-def test_a_run_whose_webhook_took_nothing_fails(runtime, tiny_model, photo, tmp_path):
+def test_a_run_whose_webhook_took_nothing_fails(runtime, tiny_model, photo, tmp_path, monkeypatch):
+    monkeypatch.setattr("foldcam.runtime.sinks.webhook._PATIENCE_S", 0.2)
+    monkeypatch.setattr("foldcam.runtime.sinks.webhook._FAREWELL_S", 0.2)
     for name in "abc":
         photo(f"{name}.png")
     done = runtime(

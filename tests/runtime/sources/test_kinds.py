@@ -39,7 +39,9 @@ def test_so_is_a_picture(photo, monkeypatch, name):
         assert len(list(source)) == 1
 
 
-def test_a_pipe_is_never_opened_and_the_advice_works(runtime, tiny_model, tmp_path):
+def test_a_pipe_is_never_opened_and_the_advice_works(
+    runtime, runtime_process, tiny_model, tmp_path
+):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for option in ("--file", "--source"):
@@ -50,7 +52,7 @@ def test_a_pipe_is_never_opened_and_the_advice_works(runtime, tiny_model, tmp_pa
     with (tmp_path / "raw").open("wb+") as raw:
         raw.write(bytes(3 * 4 * 6 * 2))
         raw.seek(0)
-        done = runtime(
+        done = runtime_process(
             "run", tiny_model, "--source", "-", "--width", 6, "--height", 4, "--json", stdin=raw
         )
     assert '"frames": 2' in done.stdout

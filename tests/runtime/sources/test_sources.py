@@ -242,26 +242,32 @@ def test_opencv_that_is_stuck_in_an_open_is_left_behind_and_ends_by_itself():
     assert source.left_behind == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_program_stops_at_once_while_it_connects(
-    tiny_model, child_environment, tmp_path, number
-):
-    with silent_server() as server:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "foldcam.runtime", "run", str(tiny_model),
-             "--source", f"tcp://127.0.0.1:{server.getsockname()[1]}"],
-            env=child_environment(), cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        server.settimeout(30)
-        connection, _ = server.accept()
-        with connection:
+def test_the_program_stops_at_once_while_it_connects(tiny_model, child_environment, tmp_path):
+    with contextlib.ExitStack() as ends:
+        running = []
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            server = ends.enter_context(silent_server())
+            child = subprocess.Popen(
+                [sys.executable, "-m", "foldcam.runtime", "run", str(tiny_model),
+                 "--source", f"tcp://127.0.0.1:{server.getsockname()[1]}"],
+                env=child_environment(), cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            ends.callback(child.kill)
+            running.append((number, child, server))
+        stopped = []
+        for number, child, server in running:
+            server.settimeout(30)
+            connection, _ = server.accept()
+            ends.enter_context(connection)
             begun = time.monotonic()
             child.send_signal(number)
+            stopped.append((number, child, begun))
+        for number, child, begun in stopped:
             _, stderr = child.communicate(timeout=30)
-    assert child.returncode == 128 + number
-    assert stderr.startswith(f"stopped by {number.name}")
-    assert stderr.count("\n") == 1
-    assert time.monotonic() - begun < 8  # the stall deadline is 10 s
+            assert child.returncode == 128 + number
+            assert stderr.startswith(f"stopped by {number.name}")
+            assert stderr.count("\n") == 1
+            assert time.monotonic() - begun < 8  # the stall deadline is 10 s
 
 
 def test_motion_jpeg_over_http(tmp_path):

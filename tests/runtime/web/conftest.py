@@ -6,6 +6,7 @@ import dataclasses
 import http.client
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -90,8 +91,20 @@ class Served:
         )
 
 
+@pytest.fixture(scope="module")
+def closing() -> Iterator[Callable[[LivePage], None]]:
+    """`closing(page)`: close a page, which takes a while, beside the next tests."""
+    with ThreadPoolExecutor() as pool:
+        running: list[Future[None]] = []
+        yield lambda page: running.append(pool.submit(page.__exit__, None, None, None))
+        for each in running:
+            each.result()
+
+
 @pytest.fixture
-def serve(contract_with: Callable[..., Contract]) -> Iterator[Callable[..., Served]]:
+def serve(
+    contract_with: Callable[..., Contract], closing: Callable[[LivePage], None]
+) -> Iterator[Callable[..., Served]]:
     """`serve(token=...)`: a page on a free port, with one live stream that delivers."""
     opened: list[LivePage] = []
 
@@ -116,7 +129,7 @@ def serve(contract_with: Callable[..., Contract]) -> Iterator[Callable[..., Serv
 
     yield start
     for page in opened:
-        page.__exit__(None, None, None)
+        closing(page)
 
 
 @pytest.fixture(scope="module")

@@ -97,9 +97,10 @@ def test_an_architecture_is_cut_at_its_sum(name):
     height, width = described.size
     module = described.make().eval()
     loaded = LoadedModel(module, Preprocessing(width, height), name, "", described.output)
-    base = TorchNetwork(module, described.size, None, described.output)
     network = loaded.network()
     assert network.summands == ARCHITECTURES[name]
+    base = network.base
+    assert isinstance(base, TorchNetwork)
     assert not any("no function of one sum" in note for note in network.notes)
     images = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(1))
     own, found, directions, pulled = _check(base, network, images)
