@@ -77,7 +77,12 @@ _int8 = _reader("int8/int8.json")
 _overhead = _reader("overhead/overhead.json")
 
 
-def _overhead_setting(document: Mapping[str, Any]) -> str:
+def overhead_table(document: Mapping[str, Any]) -> str:
+    """What banks of growing size cost, one line per size."""
+    return markdown.table(overhead.HEADINGS, overhead.cells(document))
+
+
+def overhead_setting(document: Mapping[str, Any]) -> str:
     """What was measured, in one sentence."""
     width, height = document["input"]
     views = document["augmentation"]["views_per_image"]
@@ -90,7 +95,7 @@ def _overhead_setting(document: Mapping[str, Any]) -> str:
     )
 
 
-def _overhead_probes(document: Mapping[str, Any]) -> str:
+def overhead_probes(document: Mapping[str, Any]) -> str:
     """Fidelity by the lists that are searched, for the banks that are searched in lists."""
     heads = ["bank rows", "lists searched", "same row", "same label", "similarity lost"]
     lines = [
@@ -279,9 +284,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "int8-ladder": lambda: int8.markdown_ladder(_int8()),
     "int8-setting": lambda: int8.setting(_int8()),
     "int8-tried": lambda: int8.markdown_tried(_int8()),
-    "overhead": lambda: markdown.table(overhead.HEADINGS, overhead.cells(_overhead())),
-    "overhead-setting": lambda: _overhead_setting(_overhead()),
-    "overhead-probes": lambda: _overhead_probes(_overhead()),
+    "overhead": lambda: overhead_table(_overhead()),
+    "overhead-setting": lambda: overhead_setting(_overhead()),
+    "overhead-probes": lambda: overhead_probes(_overhead()),
     "pipeline": _pipeline(pipeline.markdown_table),
     "pipeline-setting": _pipeline(pipeline.setting),
     "frame": _frame("cpu"),

@@ -16,14 +16,12 @@ from foldcam.benchmarks.commands.cli import bench
 from foldcam.benchmarks.cost.overhead.rows import REGIONS, augmented_rows
 from foldcam.benchmarks.cost.overhead.study import (
     OverheadOptions,
-    markdown_probes,
-    markdown_table,
     run_overhead,
-    setting,
     text_table,
 )
 from foldcam.benchmarks.evaluation.graphs import NetworkChoice
 from foldcam.benchmarks.evaluation.interleaved import interleaved, median_ratio
+from foldcam.benchmarks.studies.tables import overhead_probes, overhead_setting, overhead_table
 from foldcam.export.datasets import load_dataset
 from foldcam.export.grafting import constants as storing
 from foldcam.export.grafting.options import SearchOptions, StorageOptions
@@ -87,8 +85,8 @@ def test_more_lists_searched_lose_no_more(document: dict[str, Any]) -> None:
     lost = [row["similarity_lost_mean"] for row in document["rows"]["700"]["probes"].values()]
     assert len(lost) == 7
     assert all(later <= before + 1e-6 for before, later in pairwise(lost))
-    assert markdown_probes(document).count("\n| ") == 9
-    assert "24 views" not in setting(document)
+    assert overhead_probes(document).count("\n| ") == 9
+    assert "24 views" not in overhead_setting(document)
 
 
 def test_the_plain_graph_answers_with_the_embedding_alone(document: dict[str, Any]) -> None:
@@ -97,11 +95,11 @@ def test_the_plain_graph_answers_with_the_embedding_alone(document: dict[str, An
 
 
 def test_the_tables_name_every_size(document: dict[str, Any]) -> None:
-    markdown, text = markdown_table(document), text_table(document)
+    markdown, text = overhead_table(document), text_table(document)
     assert markdown.count("\n") == 3
     stored = json.loads((document["out"] / "overhead.json").read_text())
-    assert markdown_table(stored) == markdown
-    assert markdown_probes(stored) == markdown_probes(document)
+    assert overhead_table(stored) == markdown
+    assert overhead_probes(stored) == overhead_probes(document)
     assert "| 700 | lists, int8 |" in markdown
     assert len(text.splitlines()) == 3
     assert "-0.0000" not in markdown
