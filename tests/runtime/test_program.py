@@ -128,7 +128,7 @@ def test_a_run_that_fails_with_frames_in_flight_ends_in_order(
     tiny_model, child_environment, own_code, end, sentence
 ):
     """It aborted in a third of the runs: a thread came back from a library too late."""
-    for _ in range(6):
+    for _ in range(12):
         done = subprocess.run(
             [sys.executable, "-m", "foldcam.runtime", "run", str(tiny_model),
              "--source", "test://?size=320x240&frames=2000", "--quiet", *end],
