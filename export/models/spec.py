@@ -101,9 +101,11 @@ class LoadedModel:
             self._last.clear()
             # Making it may have written into the module.
             self._last[layer, cut, self._state()] = known
-            # The same, asked for by its name: that says which of several maps is meant.
-            named = copy(known)
-            named.pooled, named.finer = (), None
+            named = known
+            if known.pooled or known.finer is not None:
+                # Asked for by its name, which says which of several maps is meant.
+                named = copy(known)
+                named.pooled, named.finer = (), None
             self._last.setdefault((known.layer, cut, self._state()), named)
         return known
 

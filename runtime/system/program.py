@@ -22,7 +22,7 @@ from foldcam.runtime.system.standard_streams import claim_output, flush_open_fil
 
 DEAF_SECONDS = 10.0
 """A program that is in a library for so long after a signal is ended there."""
-
+_NUDGE_SECONDS = 0.2
 
 _FLUSH_SECONDS = 2.0
 
@@ -103,13 +103,17 @@ def leave_now(status: int) -> NoReturn:
 
 
 def _watch_signals() -> None:
-    """End the process if the main thread does not come back from a library after a signal.
+    """Let the main thread notice a signal, and end the process if it is in a library for too long.
 
-    Python calls handlers in its main thread, between two of its own steps: one that waits in a
-    library for a file system that is gone, or computes there for minutes, never hears of it.
+    Python calls handlers in its main thread, between two of its own steps. A signal that comes to
+    another thread, or just before the main thread begins to wait for a lock, does not end that
+    wait: so another signal, which does nothing, is sent to the main thread. One that waits in a
+    library for a file system that is gone, or computes there for minutes, never comes back.
     """
     if threading.current_thread() is not threading.main_thread():
         return
+    main = threading.get_ident()
+    signal.signal(signal.SIGURG, lambda *_: None)
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -120,9 +124,11 @@ def _watch_signals() -> None:
                 before = time.monotonic()
                 if not stopping.is_ours(number):
                     continue
-                time.sleep(DEAF_SECONDS)
-                if not stopping.heard_since(before - DEAF_SECONDS):
-                    _leave_at_once(number, None)
+                while not stopping.heard_since(before - DEAF_SECONDS):
+                    if time.monotonic() - before > DEAF_SECONDS:
+                        _leave_at_once(number, None)
+                    time.sleep(_NUDGE_SECONDS)
+                    signal.pthread_kill(main, signal.SIGURG)
 
     threading.Thread(target=watch, name="foldcam signals", daemon=True).start()
 

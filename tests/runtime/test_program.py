@@ -299,6 +299,28 @@ def test_a_program_that_is_stuck_in_a_library_ends_on_a_signal(child_environment
     assert stderr == "stopped by SIGTERM.\n"
 
 
+def test_a_signal_ends_a_wait_that_it_does_not_interrupt(child_environment):
+    """One that comes to another thread, as one that comes just before the wait begins."""
+    code = (
+        "import signal, threading\n"
+        "import foldcam.runtime.system.program as program\n"
+        "program.DEAF_SECONDS = 60\n"
+        "def app(prog_name):\n"
+        "    other = threading.Thread(target=threading.Event().wait, daemon=True)\n"
+        "    other.start()\n"
+        "    hit = lambda: signal.pthread_kill(other.ident, signal.SIGINT)\n"
+        "    threading.Timer(0.2, hit).start()\n"
+        "    threading.Event().wait()\n"
+        "program.run_program('x', lambda: app)\n"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", code], env=child_environment(), timeout=30, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert child.returncode == 130
+    assert child.stderr.startswith("stopped by SIGINT")
+
+
 def test_what_waits_in_files_that_nobody_closed_is_written(child_environment, tmp_path):
     """As by the interpreter's own end, which a program of ours does not have."""
     code = (

@@ -91,7 +91,7 @@ def test_no_output_of_a_run_has_it(
         "log": log_stream.getvalue(),
         "summary": json.dumps(summary.to_dict(), ensure_ascii=False),
         "status": status_text(progress),
-        "health": health.look().reason,
+        "health": health.trouble(),
         "metrics": Metrics(monitor, lambda: 0, lambda: True).text().decode(),
         "live page": json.dumps(answers(item)) + json.dumps(monitor.snapshot().to_dict()),
         "systemd": systemd_status(monitor.snapshot()),

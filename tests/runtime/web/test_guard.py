@@ -205,7 +205,7 @@ def test_a_fault_of_ours_is_one_line_in_the_log_and_a_plain_500(serve, caplog, m
     def broken(snapshot=None):
         raise ZeroDivisionError("by nothing")
 
-    monkeypatch.setattr(served.page._shown.health, "look", broken)
+    monkeypatch.setattr(served.page._shown.health, "trouble", broken)
     assert served.get("/healthz").status == 500
     lines = [record for record in caplog.records if record.name == "foldcam.runtime.web.guard"]
     assert [record.getMessage() for record in lines[:1]] == [
