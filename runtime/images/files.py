@@ -248,8 +248,11 @@ def decode_heic(data: bytes, path: Path) -> Image:
         # Copied while the file is open: the picture's own memory goes with it.
         decoded = np.array(picture, copy=True)
         width, height = picture.size
-    except (ValueError, RuntimeError, OSError, SyntaxError, IndexError, TypeError) as error:
-        # What the library says may have several lines.
+    except MemoryError:
+        raise
+    except Exception as error:
+        # The library raises errors of many classes for damage, EOFError and SyntaxError among
+        # them, and what it says may have several lines.
         why = printable(" ".join(str(error).split()))
         raise FoldcamError(
             f"{path} is truncated or damaged: it cannot be decoded as HEIC ({why})."

@@ -97,6 +97,8 @@ sides = st.one_of(
 @example("png", 30_000, 30_000, [], "picture")
 @example("jpeg", 45_000, 45_000, [], "picture")
 @example("gif", 65_535, 65_535, [], "film")
+# Damage of which pi_heif says EOFError.
+@example("heic", 5, 96, [(381, 62), (265, 96)], "picture")
 @given(
     name=st.sampled_from(headers.NAMES),
     width=sides,
