@@ -170,5 +170,5 @@ def until(ready: Callable[[], object], seconds: float = 20.0) -> None:
         time.sleep(0.005)
 
 
-def foldcam_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("foldcam")]
+def foldcam_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("foldcam")}

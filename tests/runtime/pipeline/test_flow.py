@@ -27,8 +27,9 @@ def model(tiny_model):
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left():
+    before = foldcam_threads()
     yield
-    until(lambda: not foldcam_threads())
+    until(lambda: not foldcam_threads() - before)
 
 
 def test_a_recorded_source_loses_none_in_order_however_slow_a_sink_is(model):
