@@ -1,4 +1,4 @@
-"""`foldcam export`: flags turned into a call of `export.exporter.export_model`."""
+"""`foldcam export`: flags turned into a call of `export.exporting.exporter.export_model`."""
 
 from __future__ import annotations
 

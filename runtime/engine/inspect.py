@@ -47,7 +47,7 @@ def inspect_model(path: Path | str) -> dict[str, Any]:
         None where there is none),
         `contract` (the metadata document), and `problem`: why the tensors are not those
         that the metadata promise, or None. For an engine as
-        `foldcam.runtime.engine.report.engine_report`.
+        `engine_report`.
 
     Raises:
         FoldcamError: missing, not ONNX, or not folded; an engine without its manifest.

@@ -28,7 +28,7 @@ def measured(setting: Setting, name: str) -> dict[str, int] | None:
     """Bytes of one peer; None where its process failed.
 
     Args:
-        name: of `benchmarks.studies.peers.choice.builders`.
+        name: of `benchmarks.studies.peers.peer.builders`.
     """
     command = [sys.executable, "-m", "foldcam.benchmarks.studies.peers.memory"]
     command += [str(setting.folder), setting.model, str(setting.weights or ""), name]

@@ -111,8 +111,8 @@ class Setting:
     def users_network(self) -> TorchNetwork:
         """The same as torch differentiates it: through its normalisations.
 
-        foldcam holds their scale constant (`export.networks.held_scales`), which is half of
-        its method and nothing that a Grad-CAM does.
+        foldcam holds their scale constant (`export.networks.torch_cut.hold_scales`), which is half
+        of its method and nothing that a Grad-CAM does.
         """
         return self._network(hold=False)
 

@@ -228,7 +228,7 @@ def triplets_of_sums(sums: Doubles, counts: npt.NDArray[np.integer]) -> Floats:
     """The direction of each class by all triplets: `v = mean(class) - mean(others)`.
 
     The mean over all triplets of the gradient of `(|a - p|^2 - |a - n|^2) / 2`, see
-    `export.objectives.directions.all_triplets`.
+    `export.banks.objectives.directions.all_triplets`.
 
     Args:
         sums: `float64 [C, D]`, of each class's embeddings.

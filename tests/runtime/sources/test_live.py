@@ -157,8 +157,8 @@ def test_without_reconnecting_it_ends_and_says_how():
     assert [(skip.path, skip.reason) for skip in source.skipped] == [
         ("cam", "stopped delivering after 3 frames")
     ]
-    empty = source_of(Fake(0), flow=flow)
-    assert list(empty) == []
+    with source_of(Fake(0), flow=flow) as empty:
+        assert list(empty) == []
     assert empty.skipped[0].reason == "delivered no frame"
 
 
