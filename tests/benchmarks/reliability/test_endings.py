@@ -15,7 +15,7 @@ def model(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_fails_ends_in_order(kind, model, tmp_path):
-    assert [each for each in endings(kind, 2, model, tmp_path) if not each.in_order] == []
+    assert [each for each in endings(kind, 3, model, tmp_path) if not each.in_order] == []
 
 
 @pytest.mark.parametrize(
